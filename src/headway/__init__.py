@@ -1,0 +1,3 @@
+"""Spatio-temporal forecasting on sensor networks, inside a stated memory budget."""
+
+__version__ = "0.1.0"
