@@ -1,0 +1,1 @@
+"""From raw files to batches: raw -> grid -> split, scale, climatology -> prepared -> windows."""
