@@ -1,0 +1,196 @@
+"""The preprocess stage: a raw data set to the prepared folder.
+
+Enters: data/raw/<name>/ and sections `preprocess` and `windows`. Leaves: the prepared folder (prepared.py)
+and the quality report: what was found and what was done about it.
+
+Glossary: training rows = rows before the last training origin; every statistic comes from them alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pandas as pd
+from annotated_types import Interval
+
+from headway.data.calendar import civil_calendar, slots_per_day
+from headway.data.climatology import weekly_climatology
+from headway.data.grid import Duplicates, Grid, OffGrid, choose_grid, choose_step
+from headway.data.parquet import Times, listing, read_times
+from headway.data.prepared import Channel, PreparedMeta, write_prepared
+from headway.data.quality import Unusable, find_unusable
+from headway.data.raw import RawFolder, read_raw
+from headway.data.report import Plan, describe_input, quality_report
+from headway.data.scale import Scaling, column_moments, scale_of
+from headway.data.series import NO_BOUNDS, Bounds, Rules, Variable, read_covariates, read_variable
+from headway.data.split import WindowsParams, resolve_lags, split_origins
+from headway.errors import InputError
+from headway.graph.neighbors import MAX_NEIGHBORS, GraphChoice, build_neighbors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreprocessParams:
+    """Section `preprocess` of params.yaml."""
+
+    split: Literal["auto", "7-1-2", "6-2-2"]
+    purge: bool
+    scaling: Scaling
+    graph: GraphChoice
+    max_neighbors: Annotated[int, Interval(ge=1, le=MAX_NEIGHBORS)]
+    duplicates: Duplicates
+    off_grid: OffGrid
+    unusable_sensors: Literal["error", "drop", "keep"]
+
+    def rules(self) -> Rules:
+        """How rows are brought onto the grid."""
+        return Rules(duplicates=self.duplicates, off_grid=self.off_grid)
+
+
+def prepare(raw: Path, out: Path, preprocess: PreprocessParams, windows: WindowsParams) -> dict[str, Any]:
+    """Read `raw`, write `out` whole or not at all.
+
+    Returns: the quality report, ready for JSON.
+    Raises: InputError naming file, column, sensor, row or key.
+    """
+    folder = read_raw(raw, windows.inputs, windows.covariates, drop=preprocess.unusable_sensors == "drop")
+    times = read_times(raw / "series.parquet", folder.zone)
+    plan = _plan(folder, times, preprocess, windows)
+    target = _read_target(folder, times, plan.grid, preprocess.rules())
+    unusable = find_unusable(target.readings, plan.training_rows)
+    target, sensors = _settle_sensors(folder, target, unusable, preprocess.unusable_sensors)
+
+    training, slots = slice(0, plan.training_rows), slots_per_day(plan.grid.step)
+    calendar = civil_calendar(plan.grid.time(), folder.zone, plan.grid.step)
+    usual = weekly_climatology(target.readings[training], calendar[training], slots)
+    table = build_neighbors(
+        choice=preprocess.graph,
+        sensors=sensors,
+        edges=folder.edges,
+        max_neighbors=preprocess.max_neighbors,
+    )
+    covariates = read_covariates(
+        folder, windows.covariates, plan.grid, preprocess.rules(), plan.training_rows
+    )
+    inputs: dict[str, dict[str, Any]] = {}
+    meta = write_prepared(
+        out,
+        meta=_meta(folder, sensors, plan, preprocess, windows),
+        channels=_channels(folder, sensors, target, plan, preprocess, windows.inputs, inputs),
+        time=plan.grid.time(),
+        calendar=calendar,
+        covariates=covariates.values,
+        climatology=usual,
+        graph=table.arrays(),
+        sensors=sensors,
+        covariate_scale=(covariates.mean, covariates.std),
+    )
+    report = quality_report(folder, target, plan, unusable, table, meta)
+    return report | {"inputs": inputs, "covariates": covariates.found}
+
+
+def _plan(folder: RawFolder, times: Times, preprocess: PreprocessParams, windows: WindowsParams) -> Plan:
+    path, minutes = folder.path / "series.parquet", folder.facts.step_minutes
+    step = choose_step(times.utc, path) if minutes is None else int(minutes * 60)
+    grid = choose_grid(times.utc, step, path)
+    ratio = folder.facts.split if preprocess.split == "auto" else preprocess.split
+    splits = split_origins(grid.steps, windows.history, windows.horizon, ratio, preprocess.purge)
+    training_rows = splits["train"][1] - 1  # the last training origin: no history reaches further
+    lags = resolve_lags(windows, step, training_rows)
+    return Plan(grid=grid, splits=splits, training_rows=training_rows, lags=lags)
+
+
+def _read_target(folder: RawFolder, times: Times, grid: Grid, rules: Rules) -> Variable:
+    facts = folder.facts
+    bounds = Bounds(null=facts.null_value, minimum=facts.minimum, maximum=facts.maximum)
+    path, ids = folder.path / "series.parquet", list(folder.sensors["sensor_id"])
+    return read_variable(path, ids, times, grid, rules, bounds)
+
+
+def _settle_sensors(
+    folder: RawFolder, target: Variable, unusable: Unusable, rule: Literal["error", "drop", "keep"]
+) -> tuple[Variable, pd.DataFrame]:
+    """Refuse, leave out or keep the sensors that cannot be learned from."""
+    bad = unusable.any()
+    if rule == "error" and bad.any():
+        named = unusable.named(list(folder.sensors["sensor_id"]))
+        raise InputError.from_problems(
+            f"{folder.path / 'series.parquet'} has {bad.sum()} unusable sensors; "
+            "preprocess.unusable_sensors: drop leaves them out, keep goes on with global statistics:",
+            [f"{fault}: {listing(ids)}" for fault, ids in named.items()],
+        )
+    if unusable.untrained.all() or (rule == "drop" and bad.all()):
+        raise InputError(f"{folder.path / 'series.parquet'}: no sensor has usable training readings")
+    if rule != "drop" or not bad.any():
+        return target, folder.sensors
+    kept = Variable(
+        readings=np.asfortranarray(target.readings[:, ~bad]),
+        placement=target.placement,
+        repeated=target.repeated,
+        conflicts=target.conflicts[~bad],
+        nulls=target.nulls[~bad],
+        implausible=target.implausible[~bad],
+    )
+    return kept, folder.sensors.loc[~bad].reset_index(drop=True)
+
+
+def _channels(
+    folder: RawFolder,
+    sensors: pd.DataFrame,
+    target: Variable,
+    plan: Plan,
+    preprocess: PreprocessParams,
+    inputs: tuple[str, ...],
+    found: dict[str, dict[str, Any]],
+) -> Iterator[Channel]:
+    """The target, then each input as it is asked for; `found` is filled along the way."""
+    yield _channel(target, plan.training_rows, preprocess.scaling)
+    ids = list(sensors["sensor_id"])
+    for name in inputs:
+        path = folder.path / f"series_{name}.parquet"
+        times = read_times(path, folder.zone)
+        variable = read_variable(path, ids, times, plan.grid, preprocess.rules(), NO_BOUNDS)
+        if np.isnan(variable.readings[: plan.training_rows]).all():
+            raise InputError(
+                f"{path} has no reading in the {plan.training_rows} training rows of series.parquet"
+            )
+        found[name] = describe_input(variable, plan.grid, ids)
+        yield _channel(variable, plan.training_rows, preprocess.scaling)
+
+
+def _channel(variable: Variable, training_rows: int, scaling: Scaling) -> Channel:
+    mean, std = scale_of(column_moments(variable.readings[:training_rows]), scaling)
+    return Channel(readings=variable.readings, mean=mean, std=std)
+
+
+def _meta(
+    folder: RawFolder,
+    sensors: pd.DataFrame,
+    plan: Plan,
+    preprocess: PreprocessParams,
+    windows: WindowsParams,
+) -> PreparedMeta:
+    return PreparedMeta(
+        dataset=folder.path.name,
+        variable=folder.facts.variable,
+        unit=folder.facts.unit or "units",
+        time_zone=folder.zone,
+        steps=plan.grid.steps,
+        sensors=len(sensors),
+        channels=(folder.facts.variable, *windows.inputs),
+        covariates=windows.covariates,
+        step_seconds=plan.grid.step,
+        slots_per_day=slots_per_day(plan.grid.step),
+        history=windows.history,
+        horizon=windows.horizon,
+        context=plan.lags.context,
+        trailing=plan.lags.trailing,
+        trailing_days=plan.lags.trailing_days,
+        splits=plan.splits,
+        training_rows=plan.training_rows,
+        scaling=preprocess.scaling,
+        files={},
+    )

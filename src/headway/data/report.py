@@ -1,0 +1,136 @@
+"""metrics/preprocess/quality.json: what was found in a data set and what was done about it.
+
+Enters: everything preprocess learned on its way. Leaves: one dictionary without wall-clock times or absolute
+paths, so that the same data give the same report; its `done` list is for people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from headway.data.calendar import clock_changes
+from headway.data.grid import Grid, iso
+from headway.data.parquet import listing
+from headway.data.prepared import PreparedMeta
+from headway.data.quality import Unusable, describe_findings, describe_rows_found, examine, worst
+from headway.data.raw import RawFolder
+from headway.data.series import Variable
+from headway.data.split import Lags, describe_seconds
+from headway.graph.neighbors import NeighborTable, describe_neighbors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What the timestamps and the parameters alone decide."""
+
+    grid: Grid
+    splits: dict[str, tuple[int, int]]
+    training_rows: int
+    lags: Lags
+
+
+def quality_report(
+    folder: RawFolder,
+    target: Variable,
+    plan: Plan,
+    unusable: Unusable,
+    table: NeighborTable,
+    meta: PreparedMeta,
+) -> dict[str, Any]:
+    """The report, ready for JSON; `inputs` and `covariates` are added by the caller."""
+    grid, lags = plan.grid, plan.lags
+    listed = list(folder.sensors["sensor_id"])
+    dropped = _ids(unusable, listed) if meta.sensors < len(listed) else []
+    ids = [name for name in listed if name not in set(dropped)]
+    report = {
+        "dataset": meta.dataset,
+        "variable": meta.variable,
+        "unit": meta.unit,
+        "time_zone": meta.time_zone,
+        "steps": grid.steps,
+        "step_seconds": grid.step,
+        "step": describe_seconds(grid.step),
+        "first": iso(grid.first),
+        "last": iso(grid.first + grid.step * (grid.steps - 1)),
+        "daylight_saving": clock_changes(grid.time(), meta.time_zone),
+        "series": describe_input(target, grid, ids),
+        "sensors": {
+            "kept": len(ids),
+            "dropped": dropped,
+            "unusable": unusable.named(listed),
+            "not_in_all_files": folder.left_out,
+        },
+        "graph": describe_neighbors(table, ids),
+        "splits": {name: _span(grid, first, last) for name, (first, last) in meta.splits.items()},
+        "training_rows": meta.training_rows,
+        "context": {"kept": list(lags.context_names), "switched_off": lags.switched_off},
+    }
+    return report | {"done": _done(report, folder)}
+
+
+def summary(report: dict[str, Any]) -> list[str]:
+    """The report in a few lines for the terminal."""
+    rows, graph, windows = report["series"], report["graph"], report["splits"]
+    split = ", ".join(f"{name} {windows[name]['windows']}" for name in ("train", "validation", "test"))
+    return [
+        f"{report['dataset']}: {report['steps']} steps of {report['step']} from {report['first']}, "
+        f"{report['sensors']['kept']} sensors, {rows['missing_share']:.1%} missing",
+        f"windows: {split}; context {listing(report['context']['kept']) or 'none'}",
+        f"graph from {graph['source']}: {graph['degree_mean']:.1f} neighbors a sensor, "
+        f"{graph['components']} component(s)",
+        *report["done"],
+    ]
+
+
+def describe_input(variable: Variable, grid: Grid, ids: Sequence[str]) -> dict[str, Any]:
+    """Rows, shares and masked readings of one file."""
+    return {
+        **describe_rows_found(variable.placement, grid, variable.repeated, variable.conflicts),
+        **describe_findings(examine(variable.readings, ids), grid.steps),
+        "null_readings": int(variable.nulls.sum()),
+        "null_sensors": worst(variable.nulls, ids),
+        "implausible_readings": int(variable.implausible.sum()),
+        "implausible_sensors": worst(variable.implausible, ids),
+    }
+
+
+def _ids(unusable: Unusable, listed: list[str]) -> list[str]:
+    return [name for name, bad in zip(listed, unusable.any(), strict=True) if bad]
+
+
+def _span(grid: Grid, first: int, last: int) -> dict[str, Any]:
+    times = [iso(grid.first + grid.step * origin) for origin in (first, last - 1)]
+    return {"windows": last - first, "first_origin": times[0], "last_origin": times[1]}
+
+
+def _done(report: dict[str, Any], folder: RawFolder) -> list[str]:
+    """A sentence for each thing that was not left as it was found."""
+    rows, sensors, graph = report["series"], report["sensors"], report["graph"]
+    kept = [] if sensors["dropped"] else [name for names in sensors["unusable"].values() for name in names]
+    counted = [
+        ("rows out of order, sorted", rows["unsorted_rows"]),
+        ("rows between two steps, moved to the nearer one", rows["off_grid_rows"]),
+        ("rows that share a time with another, merged", rows["duplicate_rows"]),
+        ("conflicts settled by preprocess.duplicates", rows["conflicting_readings"]),
+        ("local times of a repeated hour, told apart by their order", rows["repeated_local_times"]),
+        (f"steps without a row in {rows['gaps']} gap(s), made unobserved", rows["gap_steps"]),
+        (f"readings of {folder.facts.null_value}, which mean none, made unobserved", rows["null_readings"]),
+        ("readings outside the plausible range, made unobserved", rows["implausible_readings"]),
+        ("self-loops dropped from the edges", graph.get("self_loops_dropped", 0)),
+        ("edges listed again, the shortest kept", graph.get("duplicate_edges_dropped", 0)),
+    ]
+    named = [
+        ("unusable sensors dropped", sensors["dropped"]),
+        ("unusable sensors kept with global statistics", kept),
+        *((f"sensors left out, {where}", ids) for where, ids in sensors["not_in_all_files"].items()),
+        ("sensors without a neighbor", graph["isolated_sensors"] if graph["source"] != "none" else []),
+    ]
+    sentences = [f"{what}: {count}" for what, count in counted if count]
+    sentences += [f"{what}: {listing(ids)}" for what, ids in named if ids]
+    off = report["context"]["switched_off"]
+    sentences += [f"windows.context {name} was switched off: {why}" for name, why in off.items()]
+    if graph["source"] == "none":
+        sentences.append("no sensor reads another: the data set has no edges and no coordinates in use")
+    return sentences
