@@ -1,4 +1,4 @@
-"""The error that is the user's to mend."""
+"""The two ways this program stops on purpose."""
 
 from __future__ import annotations
 
@@ -12,3 +12,7 @@ class InputError(ValueError):
     def from_problems(cls, heading: str, problems: Sequence[str]) -> InputError:
         """One error for all problems of one input, a line each."""
         return cls("\n".join([heading, *(f"  - {problem}" for problem in problems)]))
+
+
+class Stopped(RuntimeError):
+    """The program cannot go on; what was good is kept, and the message says what helps."""

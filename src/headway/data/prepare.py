@@ -178,6 +178,8 @@ def _meta(
         variable=folder.facts.variable,
         unit=folder.facts.unit or "units",
         time_zone=folder.zone,
+        source=folder.facts.source,
+        licence=folder.facts.licence,
         steps=plan.grid.steps,
         sensors=len(sensors),
         channels=(folder.facts.variable, *windows.inputs),

@@ -90,7 +90,7 @@ def _require_folder(path: Path) -> None:
     )
     raise InputError(
         f"{path}: no such data set; {path.parent} has {listing(there, 20) or 'none'}. Set `dataset` in "
-        "params.yaml to one of them, or bring it with `python -m headway import`"
+        "params.yaml to one of them, or put its folder there (docs/data.md)"
     )
 
 

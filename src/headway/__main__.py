@@ -1,0 +1,87 @@
+"""The command line, beside DVC's own:
+
+    python -m headway check             what is wrong, or worth knowing, before a run
+    python -m headway preset            the presets there are
+    python -m headway preset NAME       set params.yaml to one of them
+
+Both are run from the project's root. `check` leaves with 1 when there is a problem.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from headway.commands.environment import INSTALL, inspect_environment
+from headway.errors import InputError
+from headway.commands.findings import count, problem, table
+
+PARAMS, PRESETS, REQUIREMENTS = Path("params.yaml"), Path("presets"), Path("requirements.txt")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; `arguments` are those of the process by default.
+
+    Returns: the exit code.
+    """
+    chosen = _parser().parse_args(arguments)
+    try:
+        if chosen.command == "check":
+            return _check()
+        return _preset(chosen.name) if chosen.name and not chosen.list else _presets()
+    except InputError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m headway", description="Commands beside those of DVC.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("check", help="what is wrong, or worth knowing, before a run")
+    preset = commands.add_parser("preset", help="set params.yaml to a preset")
+    preset.add_argument("name", nargs="?", metavar="NAME", help="without it, the presets there are")
+    preset.add_argument("--list", action="store_true", help="the presets there are")
+    return parser
+
+
+def _check() -> int:
+    groups = {"environment": inspect_environment(REQUIREMENTS)}
+    try:
+        from headway.commands.checks import inspect_project  # needs the packages that were just looked for
+    except (ImportError, OSError) as error:
+        groups["environment"].append(problem("headway", f"cannot be loaded: {error}", INSTALL))
+    else:
+        groups |= inspect_project(Path())
+    sys.stdout.write(table(groups))
+    return 1 if count(groups, "problem") else 0
+
+
+def _preset(name: str) -> int:
+    from headway.commands.presets import apply_preset
+
+    changes = apply_preset(PARAMS, PRESETS, name)
+    if not changes:
+        sys.stdout.write(f"{PARAMS} already holds every value of {name}\n")
+        return 0
+    width = max(len(change.key) for change in changes)
+    lines = [f"  {change.key:<{width}}  {change.old} -> {change.new}" for change in changes]
+    following = "next: python -m headway check, then dvc repro; `git diff params.yaml` shows what was changed"
+    sys.stdout.write("\n".join([f"{PARAMS} set to {name}:", *lines, following]) + "\n")
+    return 0
+
+
+def _presets() -> int:
+    from headway.commands.presets import list_presets
+
+    presets = list_presets(PRESETS)
+    if not presets:
+        raise InputError(f"no presets in {PRESETS}; run from the project's root")
+    width = max(map(len, presets))
+    sys.stdout.write("".join(f"{name:<{width}}  {line}\n" for name, line in presets.items()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,41 @@
+"""Folders and files that appear whole or not at all, whatever kills the program in between.
+
+Both are written under a hidden sibling name and renamed: a rename is one step of the file system, a write is not.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing_folder(out: Path) -> Iterator[Path]:
+    """A folder to write into that becomes `out` when the block ends well, and vanishes when it does not."""
+    folder, old = out.with_name(f".{out.name}.tmp"), out.with_name(f".{out.name}.old")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    for left_over in (folder, old):  # of a run that was killed
+        shutil.rmtree(left_over, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+        if out.exists():
+            out.replace(old)
+        folder.replace(out)
+    finally:
+        for left_over in (folder, old):
+            shutil.rmtree(left_over, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file; `path` holds its old content until it holds all of the new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        draft.write_text(text, encoding="utf-8", newline="\n")
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)

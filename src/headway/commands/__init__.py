@@ -1,0 +1,1 @@
+"""What `python -m headway` does; nothing else imports it."""

@@ -1,0 +1,189 @@
+"""Rules that a low-memory, days-long run should keep; each is one line of `python -m headway check`.
+
+Enters: the records of params.yaml, the sizes of the data, the memory of the device. Leaves: findings.
+
+The rules: no dense attention, no more windows in memory than fit, no float32 on a GPU, no run without
+checkpoints, no learning rate beyond its batch, statistics of training rows only, no window that leaks. What a
+record already refuses (`ha_gat.heads` above 2, `preprocess.max_neighbors` above 15) never gets this far;
+float32 on a GPU is told in the line on precision.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from headway.data.prepared import PreparedMeta
+from headway.commands.findings import Finding, note, ok, problem
+from headway.commands.footprint import Footprint
+from headway.training.course import TrainParams
+from headway.training.run import RuntimeParams
+
+MIB, GIB = 2**20, 2**30
+# Rule of thumb for Adam at batch 32; it grows with the root of the batch (Malladi et al. 2022, arXiv
+# 2205.10287, "On the SDEs and scaling rules for adaptive gradient algorithms").
+HIGH_LR, TOO_HIGH_LR, LR_BATCH = 0.003, 0.01, 32
+LONGEST_GAP = 60.0  # minutes of work that a kill may cost
+MOST_STEPS = 1000  # between two checkpoints, where no clock asks for one sooner
+FULL, TIGHT = 0.9, 0.6  # shares of the memory at hand
+SMALL_GPU = 8 * GIB
+SMALL_LIMITS = {"sensors": 500, "windows.history": 96, "hidden_dim": 96}  # of a GPU of 4 GB, at ease
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """The memory training would use: `total` bytes, of which `free` are free; `gpu` or the computer's own."""
+
+    gpu: bool
+    total: int
+    free: int
+
+
+def inspect_rules(
+    sections: Mapping[str, Any], sensors: int, footprint: Footprint, device: Device, meta: PreparedMeta | None
+) -> list[Finding]:
+    """All rules in the order of the module's list; without `meta`, those about prepared data are left out."""
+    runtime, train = sections["runtime"], sections["train"]
+    findings = [
+        _neighbors(sections),
+        _memory(footprint, runtime, device),
+        *_small_gpu(sections, sensors, device),
+        _checkpoints(runtime),
+        _learning_rate(train),
+        *_schedule(train),
+    ]
+    return findings if meta is None else [*findings, _statistics(meta), _leakage(meta)]
+
+
+def _neighbors(sections: Mapping[str, Any]) -> Finding:
+    if sections["model"].spatial == "none":
+        return ok("neighbors", "no sensor reads another (model.spatial: none)")
+    return ok("neighbors", f"{sections['preprocess'].max_neighbors} a sensor; nothing is sensors x sensors")
+
+
+def _memory(footprint: Footprint, runtime: RuntimeParams, device: Device) -> Finding:
+    """Whether runtime.micro_batch fits; what is counted is a floor."""
+    windows, needed = runtime.micro_batch, footprint.step(runtime.micro_batch)
+    text = (
+        f"micro_batch {windows}: at least {needed / GIB:.2f} GiB of {device.free / GIB:.1f} free, "
+        f"{footprint.window / MIB:.1f} MiB a window"
+    )
+    fitting = footprint.fitting(TIGHT * device.free)
+    help = f"set runtime.micro_batch: {fitting}; the effective batch stays as it is"
+    if needed > FULL * device.free:
+        if windows > fitting:
+            return problem("micro-batch", text, help)
+        return problem("micro-batch", text, "shorten windows.history, or narrow the model")
+    return (
+        note("micro-batch", text, help)
+        if needed > TIGHT * device.free and windows > fitting
+        else ok("micro-batch", text)
+    )
+
+
+def _small_gpu(sections: Mapping[str, Any], sensors: int, device: Device) -> list[Finding]:
+    """Sizes beyond which a larger GPU is the calmer choice."""
+    if not device.gpu or device.total > SMALL_GPU:
+        return []
+    operator = sections["model"].spatial
+    sizes = {
+        "sensors": ("sensors", sensors),
+        "windows.history": ("windows.history", sections["windows"].history),
+        "hidden_dim": (f"{operator}.hidden_dim", sections[operator].hidden_dim),
+    }
+    return [
+        note(
+            name,
+            f"{size}, above {SMALL_LIMITS[key]} on a GPU of {device.total / GIB:.0f} GiB",
+            "expect a slow run",
+        )
+        for key, (name, size) in sizes.items()
+        if size > SMALL_LIMITS[key]
+    ]
+
+
+def _checkpoints(runtime: RuntimeParams) -> Finding:
+    minutes, steps = runtime.checkpoint_minutes, runtime.checkpoint_steps
+    text = f"every {steps} steps" + (f" or {minutes:g} minutes" if minutes else "")
+    if not 0 < minutes <= LONGEST_GAP and steps > MOST_STEPS:
+        return problem(
+            "checkpoints", f"{text}: a kill may cost hours", "set runtime.checkpoint_minutes: 10.0"
+        )
+    if runtime.resume == "never":
+        return note("checkpoints", f"{text}, but no start uses them", "set runtime.resume: auto")
+    return ok("checkpoints", text)
+
+
+def _learning_rate(train: TrainParams) -> Finding:
+    scale = math.sqrt(train.batch_size / LR_BATCH)
+    text = f"train.lr {train.lr:g} at an effective batch of {train.batch_size}"
+    if train.lr > TOO_HIGH_LR * scale:
+        return problem(
+            "learning rate", f"{text}: likely to diverge", f"set train.lr: {_round(HIGH_LR * scale)} or less"
+        )
+    if train.lr > HIGH_LR * scale:
+        return note("learning rate", f"{text} is high", f"{_round(HIGH_LR * scale)} is the usual limit")
+    return ok("learning rate", text)
+
+
+def _round(rate: float) -> str:
+    return f"{rate:.1g}"
+
+
+def _schedule(train: TrainParams) -> list[Finding]:
+    """Settings that are read and change nothing."""
+    if train.schedule == "multistep":
+        late = [epoch for epoch in train.milestones if epoch >= train.epochs]
+        if not train.milestones:
+            return [
+                note(
+                    "schedule",
+                    "multistep without train.milestones is constant",
+                    "name epochs, or say constant",
+                )
+            ]
+        if late:
+            listed = ", ".join(map(str, late))
+            return [note("schedule", f"train.milestones {listed} are not reached in {train.epochs} epochs")]
+    elif train.milestones:
+        return [
+            note(
+                "schedule",
+                f"{train.schedule}: train.milestones are not used",
+                "say multistep, or set them to []",
+            )
+        ]
+    return []
+
+
+def _statistics(meta: PreparedMeta) -> Finding:
+    last = meta.splits["train"][1] - 1
+    if meta.training_rows > last:
+        text = (
+            f"taken from {meta.training_rows} rows, of which {meta.training_rows - last} are not for training"
+        )
+        return problem("statistics", text, "dvc repro -f preprocess")
+    return ok(
+        "statistics", f"of the first {meta.training_rows} of {meta.steps} rows, which training windows read"
+    )
+
+
+def _leakage(meta: PreparedMeta) -> Finding:
+    """No window in two splits, no input after its origin."""
+    train, validation, test = (meta.splits[name] for name in ("train", "validation", "test"))
+    lags = [*meta.context, *meta.trailing, *meta.trailing_days]
+    if not (train[1] <= validation[0] and validation[1] <= test[0]) or any(
+        lag < meta.horizon for lag in lags
+    ):
+        return problem(
+            "leakage", "windows of two splits overlap, or a lag reads the future", "dvc repro -f preprocess"
+        )
+    shared = meta.history + meta.horizon - 1 - min(validation[0] - train[1], test[0] - validation[1])
+    if shared <= 0:
+        return ok("leakage", "no window is in two splits; no two splits share a step")
+    return ok(
+        "leakage",
+        f"no window is in two splits; neighboring splits share up to {shared} steps, as published ones do",
+    )

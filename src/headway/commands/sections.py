@@ -1,0 +1,80 @@
+"""All of params.yaml: every section, the record it becomes, and what two sections must agree on.
+
+Enters: the path of params.yaml. Leaves: section name -> record. A stage reads only the sections it needs;
+this is for the commands that judge the whole file, `check` and `preset`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from headway.data.prepare import PreprocessParams
+from headway.data.simulate import SimulateParams
+from headway.data.split import WindowsParams
+from headway.errors import InputError
+from headway.evaluation.report import EvaluateParams
+from headway.models import ModelParams
+from headway.models.st_mamba import STMambaParams
+from headway.nn.ha_gat import HAGATParams
+from headway.nn.heads import PointParams
+from headway.nn.none import NoneParams
+from headway.params import load_document, read_params
+from headway.training.course import TrainParams
+from headway.training.run import RuntimeParams
+
+BULLET = "  - "  # of InputError.from_problems
+RECORDS: dict[str, Any] = {
+    "dataset": str,
+    "simulate": SimulateParams,
+    "preprocess": PreprocessParams,
+    "windows": WindowsParams,
+    "model": ModelParams,
+    "st_mamba": STMambaParams,
+    "ha_gat": HAGATParams,
+    "none": NoneParams,
+    "point": PointParams,
+    "train": TrainParams,
+    "evaluate": EvaluateParams,
+    "runtime": RuntimeParams,
+}
+
+
+def read_sections(path: Path | str) -> dict[str, Any]:
+    """Every section of the file, chosen by `model` or not, as its record.
+
+    Raises: InputError listing all missing, extra, mistyped, out-of-range and contradictory keys and sections.
+    """
+    problems = [f"{section}: unknown section" for section in load_document(path) if section not in RECORDS]
+    sections: dict[str, Any] = {}
+    try:
+        sections = read_params(path, RECORDS)
+    except InputError as error:
+        problems += heading_and_problems(error)[1]
+    else:
+        problems += _contradictions(sections)
+    if problems:
+        raise InputError.from_problems(f"{path} has {len(problems)} problem(s):", problems)
+    return sections
+
+
+def heading_and_problems(error: InputError) -> tuple[str, list[str]]:
+    """An error taken apart again; a single sentence is a heading without problems."""
+    lines = str(error).splitlines()
+    problems = [line.removeprefix(BULLET) for line in lines if line.startswith(BULLET)]
+    return " ".join(line.strip() for line in lines if not line.startswith(BULLET)), problems
+
+
+def _contradictions(sections: dict[str, Any]) -> list[str]:
+    """What each section alone allows and the chosen model cannot be built from."""
+    problems = []
+    dataset, operator, model = sections["dataset"], sections["model"].spatial, sections["st_mamba"]
+    if dataset in ("", "..") or Path(dataset).name != dataset:
+        problems.append(f"dataset: {dataset!r} is not the name of a folder in data/raw")
+    inner = model.expand * sections[operator].hidden_dim
+    if inner % model.head_dim:
+        problems.append(
+            f"st_mamba.head_dim: {model.head_dim} must divide {inner}, which is "
+            f"st_mamba.expand x {operator}.hidden_dim"
+        )
+    return problems

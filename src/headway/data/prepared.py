@@ -1,0 +1,283 @@
+"""The prepared folder, the one contract between preprocess and everything after it.
+
+Enters: channels on the regular grid and what was derived from them. Leaves: a folder that appears whole or
+not at all, and `Prepared`, the same folder opened with its arrays memory-mapped.
+
+Glossary: T steps of the regular UTC grid, N sensors in the order of their ids, C channels (0 is the target),
+K covariates, k neighbors of a sensor, time of week = day of week * slots per day + slot of day; an origin is
+the row of a window's first target step.
+
+    values.npy          float32 [T, N, C]    physical units, 0 where not observed
+    observed.npy        bool    [T, N, C]
+    time.npy            int64   [T]          UTC seconds
+    calendar.npy        int16   [T, 2]       slot of day, day of week (Monday 0), in local civil time
+    covariates.npy      float32 [T, K]       z-scored, 0 where missing
+    climatology.npy     float32 [7 * slots per day, N]
+    sensors.parquet     N rows
+    graph.safetensors   neighbors int32 [N, k], valid bool [N, k], features float32 [N, k, 2]
+    scaler.json         mean, std: [C], or [C][N] when scaled per sensor; covariate_mean, covariate_std: [K]
+    meta.json           PreparedMeta, with size and SHA-256 of every other file
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int, Int16, Int64
+from numpy.lib.format import open_memmap
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from headway.errors import InputError
+
+FILES = (
+    "values.npy",
+    "observed.npy",
+    "time.npy",
+    "calendar.npy",
+    "covariates.npy",
+    "climatology.npy",
+    "sensors.parquet",
+    "graph.safetensors",
+    "scaler.json",
+)
+MEND = "run `dvc repro -f preprocess`"
+BLOCK_BYTES = 64 * 2**20  # of float32 readings turned from columns to rows at once
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedMeta:
+    """What the arrays mean.
+
+    Attributes:
+        source, licence: of the data set, as in dataset.yaml.
+        channels: variable names, the target first.
+        context: lags of `windows.context` that survived the checks, in steps, in their order.
+        trailing: lags of the trailing climatology's weeks, in steps.
+        trailing_days: lags of one to seven days, in steps.
+        splits: origins [first, last) of "train", "validation" and "test".
+        training_rows: statistics were taken from rows [0, training_rows) only.
+        files: "bytes" and "sha256" of every other file of the folder.
+    """
+
+    dataset: str
+    variable: str
+    unit: str
+    time_zone: str
+    source: str
+    licence: str
+    steps: int
+    sensors: int
+    channels: tuple[str, ...]
+    covariates: tuple[str, ...]
+    step_seconds: int
+    slots_per_day: int
+    history: int
+    horizon: int
+    context: tuple[int, ...]
+    trailing: tuple[int, ...]
+    trailing_days: tuple[int, ...]
+    splits: dict[str, tuple[int, int]]
+    training_rows: int
+    scaling: str
+    files: dict[str, dict[str, int | str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Channel:
+    """One variable on the grid, NaN where not observed, and the scale of its training readings.
+
+    `mean` and `std` are of shape [] (global) or [N] (per sensor).
+    """
+
+    readings: Float[np.ndarray, "step node"]
+    mean: np.ndarray
+    std: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """An opened folder; `values` and `observed` are memory maps. The module says what each holds.
+
+    The maps are copy-on-write: torch wants memory it may write to, and what is written stays in this process.
+
+    Attributes:
+        scaler: "mean", "std", "covariate_mean", "covariate_std" in float32.
+        manifest: SHA-256 of meta.json's canonical content; it names this state of the data.
+    """
+
+    meta: PreparedMeta
+    values: Float[np.ndarray, "step node channel"]
+    observed: Bool[np.ndarray, "step node channel"]
+    time: Int64[np.ndarray, " step"]
+    calendar: Int16[np.ndarray, "step 2"]
+    covariates: Float[np.ndarray, "step covariate"]
+    climatology: Float[np.ndarray, "time_of_week node"]
+    neighbors: Int[np.ndarray, "node neighbor"]
+    valid: Bool[np.ndarray, "node neighbor"]
+    features: Float[np.ndarray, "node neighbor feature"]
+    sensors: pd.DataFrame
+    scaler: dict[str, np.ndarray]
+    manifest: str
+
+
+def write_prepared(
+    out: Path,
+    *,
+    meta: PreparedMeta,
+    channels: Iterable[Channel],
+    time: Int64[np.ndarray, " step"],
+    calendar: Int16[np.ndarray, "step 2"],
+    covariates: Float[np.ndarray, "step covariate"],
+    climatology: Float[np.ndarray, "time_of_week node"],
+    graph: Mapping[str, np.ndarray],
+    sensors: pd.DataFrame,
+    covariate_scale: tuple[np.ndarray, np.ndarray],
+) -> PreparedMeta:
+    """Write the folder beside `out` and rename it into place; on any exception `out` is as it was.
+
+    Args:
+        meta: everything but `files`, which is filled here.
+        channels: in the order of `meta.channels`; taken one at a time, so one is in memory.
+        graph: "neighbors", "valid", "features".
+        covariate_scale: mean and std of each covariate.
+    Returns: the meta that was written.
+    """
+    with _replacing(out) as folder:
+        shape = (meta.steps, meta.sensors, len(meta.channels))
+        scales = _write_channels(folder, shape, channels)
+        np.save(folder / "time.npy", time.astype(np.int64, copy=False))
+        np.save(folder / "calendar.npy", calendar.astype(np.int16, copy=False))
+        np.save(folder / "covariates.npy", covariates.astype(np.float32, copy=False))
+        np.save(folder / "climatology.npy", climatology.astype(np.float32, copy=False))
+        sensors.to_parquet(folder / "sensors.parquet", index=False, write_page_checksum=True)
+        tensors = {name: np.ascontiguousarray(array) for name, array in graph.items()}
+        (folder / "graph.safetensors").write_bytes(save(tensors))  # save_file would make it private (0600)
+        scaler = {"covariate_mean": covariate_scale[0].tolist(), "covariate_std": covariate_scale[1].tolist()}
+        scaler |= {"mean": [mean for mean, _ in scales], "std": [std for _, std in scales]}
+        (folder / "scaler.json").write_text(json.dumps(scaler, sort_keys=True, allow_nan=False) + "\n")
+        meta = replace(meta, files={name: _fingerprint(folder / name) for name in FILES})
+        (folder / "meta.json").write_text(json.dumps(asdict(meta), sort_keys=True, indent=2) + "\n")
+    return meta
+
+
+def open_prepared(folder: Path | str, verify: bool = True) -> Prepared:
+    """Open the folder; nothing done to the arrays reaches it.
+
+    Args:
+        verify: also compare the SHA-256 of every file (2-3 s a GB); sizes are always compared.
+    Raises: InputError naming the file that is absent, foreign, or not what meta.json says.
+    """
+    folder = Path(folder)
+    meta = _read_meta(folder / "meta.json")
+    _check_files(folder, meta, verify)
+    try:
+        large = {name: np.load(folder / f"{name}.npy", mmap_mode="c") for name in ("values", "observed")}
+        small = {
+            name: np.load(folder / f"{name}.npy")
+            for name in ("time", "calendar", "covariates", "climatology")
+        }
+        graph = load_file(folder / "graph.safetensors")
+        sensors = pd.read_parquet(folder / "sensors.parquet", page_checksum_verification=True)
+        scaler = json.loads((folder / "scaler.json").read_text())
+    except (ValueError, OSError, SafetensorError) as error:
+        raise InputError(f"{folder} is damaged ({error}); {MEND}") from None
+    canonical = json.dumps(asdict(meta), sort_keys=True, separators=(",", ":"))
+    return Prepared(
+        meta=meta,
+        **large,
+        **small,
+        neighbors=graph["neighbors"],
+        valid=graph["valid"],
+        features=graph["features"],
+        sensors=sensors,
+        scaler={name: np.asarray(numbers, np.float32) for name, numbers in scaler.items()},
+        manifest=hashlib.sha256(canonical.encode()).hexdigest(),
+    )
+
+
+@contextmanager
+def _replacing(out: Path) -> Iterator[Path]:
+    """A folder to write into that becomes `out` when the block ends well, and vanishes when it does not."""
+    folder, old = out.with_name(f".{out.name}.tmp"), out.with_name(f".{out.name}.old")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    for left_over in (folder, old):  # of a run that was killed
+        shutil.rmtree(left_over, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+        if out.exists():
+            out.replace(old)
+        folder.replace(out)
+    finally:
+        for left_over in (folder, old):
+            shutil.rmtree(left_over, ignore_errors=True)
+
+
+def _write_channels(
+    folder: Path, shape: tuple[int, int, int], channels: Iterable[Channel]
+) -> list[tuple[float | list[float], float | list[float]]]:
+    values = open_memmap(folder / "values.npy", mode="w+", dtype=np.float32, shape=shape)
+    observed = open_memmap(folder / "observed.npy", mode="w+", dtype=np.bool_, shape=shape)
+    block = max(1, BLOCK_BYTES // (4 * shape[1]))
+    scales = []
+    for index, channel in enumerate(channels):
+        assert channel.readings.shape == shape[:2], (channel.readings.shape, shape)
+        for first in range(0, shape[0], block):
+            rows = slice(first, first + block)
+            seen = ~np.isnan(channel.readings[rows])
+            values[rows, :, index] = np.where(seen, channel.readings[rows], np.float32(0))
+            observed[rows, :, index] = seen
+        scales.append((channel.mean.tolist(), channel.std.tolist()))
+        del channel  # the next one is read when this one is gone
+    assert len(scales) == shape[2], (len(scales), shape)
+    values.flush()
+    observed.flush()
+    return scales
+
+
+def _fingerprint(path: Path) -> dict[str, int | str]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"bytes": path.stat().st_size, "sha256": digest}
+
+
+def _read_meta(path: Path) -> PreparedMeta:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{path} not found; run `dvc repro preprocess`") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is damaged ({error}); {MEND}") from None
+    try:
+        meta = TypeAdapter(PreparedMeta).validate_json(text, strict=True, extra="forbid")
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise InputError(f"{path}: {place}: {first['msg']}; {MEND}") from None
+    return meta
+
+
+def _check_files(folder: Path, meta: PreparedMeta, verify: bool) -> None:
+    problems = []
+    if set(meta.files) != set(FILES):
+        problems.append(f"meta.json lists {sorted(meta.files)}, expected {sorted(FILES)}")
+    for name in FILES:
+        path, stated = folder / name, meta.files.get(name, {})
+        if not path.is_file():
+            problems.append(f"{name} is missing")
+        elif path.stat().st_size != stated.get("bytes"):
+            problems.append(f"{name} has {path.stat().st_size} bytes, meta.json says {stated.get('bytes')}")
+        elif verify and _fingerprint(path)["sha256"] != stated.get("sha256"):
+            problems.append(f"{name} has changed since it was written (SHA-256 differs)")
+    if problems:
+        raise InputError.from_problems(f"{folder} is not what preprocess wrote; {MEND}:", problems)

@@ -1,0 +1,122 @@
+"""A model folder: all that is needed to forecast with a trained model, and nothing that could run code.
+
+model.safetensors   weights, the sensor graph included
+config.json         which model, its sections of params.yaml, what the prepared arrays meant
+scaler.json         mean and std of each channel
+sensors.parquet     the sensors, in the order of the weights
+README.md           the model card (headway.serving.model_card)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from headway.data.prepared import Prepared, PreparedMeta
+from headway.errors import InputError
+from headway.models import ModelParams, build, section_records
+from headway.models.standardized import Standardized
+from headway.types import Graph
+
+SCHEMA = 1
+MEND = "run `dvc repro train`, or `dvc pull` if somebody trained it already"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFolder:
+    """A model as read from its folder.
+
+    Attributes:
+        model: in evaluation mode, physical units in and out.
+        meta: of the data it was trained on, without file hashes.
+        sensors: rows in the order of the nodes.
+        prepared_manifest: which state of the prepared data that was.
+    """
+
+    model: Standardized
+    meta: PreparedMeta
+    sensors: pd.DataFrame
+    prepared_manifest: str
+
+    def require(self, prepared: Prepared) -> None:
+        """Raise InputError, all differences at once, where this data is not what the model reads."""
+        ours, theirs = asdict(self.meta), asdict(prepared.meta)
+        time = ("step_seconds", "history", "horizon", "context", "trailing", "trailing_days")
+        keys = ("channels", "covariates", "unit", *time)
+        problems = [
+            f"{key}: the model has {ours[key]}, the data {theirs[key]}"
+            for key in keys
+            if ours[key] != theirs[key]
+        ]
+        if self.sensors["sensor_id"].tolist() != prepared.sensors["sensor_id"].tolist():
+            problems.append("the sensors are not those the model was trained on")
+        if problems:
+            raise InputError.from_problems("this model cannot forecast this data; run `dvc repro`:", problems)
+
+
+def write_model_folder(
+    folder: Path, model: Standardized, choice: ModelParams, sections: Mapping[str, Any], prepared: Prepared
+) -> None:
+    """Write everything but the card into an existing folder.
+
+    Args: sections: the records named by `section_records(choice)`.
+    """
+    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()}
+    (folder / "model.safetensors").write_bytes(save(tensors))  # save_file would make it private (0600)
+    config = {
+        "schema": SCHEMA,
+        "model": asdict(choice),
+        "sections": {name: asdict(sections[name]) for name in section_records(choice)},
+        "meta": asdict(replace(prepared.meta, files={})),
+        "prepared_manifest": prepared.manifest,
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    scaler = {name: prepared.scaler[name].tolist() for name in sorted(prepared.scaler)}
+    (folder / "scaler.json").write_text(json.dumps(scaler) + "\n")
+    prepared.sensors.to_parquet(folder / "sensors.parquet", index=False, write_page_checksum=True)
+
+
+def read_model_folder(folder: Path, device: torch.device | str = "cpu") -> ModelFolder:
+    """Build the model a folder describes and load its weights.
+
+    Raises: InputError naming the file that is absent, damaged or of another version.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        scaler = json.loads((folder / "scaler.json").read_text())
+        sensors = pd.read_parquet(folder / "sensors.parquet", page_checksum_verification=True)
+        tensors = load_file(folder / "model.safetensors")
+    except (OSError, ValueError, SafetensorError) as error:
+        raise InputError(f"{folder} is not a whole model folder ({error}); {MEND}") from None
+    if config.get("schema") != SCHEMA:
+        raise InputError(f"{folder} was written by another version of headway; {MEND}")
+    try:
+        choice = _record(ModelParams, config["model"])
+        records = section_records(choice)
+        sections = {name: _record(record, config["sections"][name]) for name, record in records.items()}
+        meta = _record(PreparedMeta, config["meta"])
+    except (KeyError, ValidationError) as error:
+        raise InputError(f"{folder / 'config.json'} cannot be used ({error}); {MEND}") from None
+    parts = {name: tensors[f"model.table.{name}"] for name in ("neighbors", "valid", "features")}
+    mean, std = (torch.tensor(scaler[name]) for name in ("mean", "std"))
+    model = build(choice, sections, meta, Graph(**parts), mean, std)
+    model.load_state_dict(tensors)
+    return ModelFolder(
+        model=model.to(device).eval(),
+        meta=meta,
+        sensors=sensors,
+        prepared_manifest=config["prepared_manifest"],
+    )
+
+
+def _record(record: Any, content: Any) -> Any:
+    return TypeAdapter(record).validate_json(json.dumps(content), strict=True, extra="forbid")

@@ -1,0 +1,76 @@
+"""The unit border: outside physical units, inside z-units.
+
+    z = (x - mean) / max(std, 1e-6)        forecast = anchor mix + correction, back in physical units
+
+Enters: a Batch as `Windows` gathers it. Leaves: a Forecast in the target's unit, or, for training, the
+summed z-unit error of the batch and nothing else. No other module adds or removes a mean, so a model cannot
+forecast 150 km/h because somebody forgot to (brief B's fault).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from headway.nn.anchors import AnchorMix
+from headway.types import Batch, Forecast
+
+SMALLEST_STD = 1e-6
+
+
+class Standardized(nn.Module):
+    """A forecaster in physical units around a model in z-units.
+
+    Args:
+        model: Batch (z) -> Forecast (z), the correction.
+        mix: the anchor mix, or None to forecast without anchors.
+        mean, std: of observed training readings, [channel] or [channel, node].
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        model: nn.Module,
+        mix: AnchorMix | None,
+        mean: Float[Tensor, "channel ..."],
+        std: Float[Tensor, "channel ..."],
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.mix = mix
+        self.register_buffer("mean", mean.reshape(len(mean), -1), persistent=False)  # channel, node or 1
+        self.register_buffer("std", std.reshape(len(std), -1).clamp(min=SMALLEST_STD), persistent=False)
+
+    def forward(self, batch: Batch) -> Forecast:
+        """Forecast in the target's unit."""
+        return self.to_physical(self.forecast_standard(self.standardize(batch)))
+
+    def forecast_standard(self, batch: Batch) -> Forecast:
+        """Forecast in z-units from a batch in z-units; what the loss is taken of."""
+        correction = self.model(batch)
+        return Forecast(point=correction.point + self.mix(batch)) if self.mix is not None else correction
+
+    def standardize(self, batch: Batch) -> Batch:
+        """The batch in z-units; what was not observed is 0, the mean."""
+        mean, std = self.mean[0], self.std[0]  # node or 1: the target variable
+        channels = (batch.history - self.mean.T) / self.std.T  # mean.T broadcasts over batch and history
+        return replace(
+            batch,
+            history=channels * batch.history_observed,
+            past=(batch.past - mean.unsqueeze(-1)) / std.unsqueeze(-1) * batch.past_observed,
+            anchors=(batch.anchors - mean.unsqueeze(-1)) / std.unsqueeze(-1) * batch.anchors_observed,
+            fallback=(batch.fallback - mean) / std,
+            target=(batch.target - mean) / std * batch.target_observed,
+        )
+
+    def to_physical(self, forecast: Forecast) -> Forecast:
+        """z-units back into the target's unit."""
+        return Forecast(point=forecast.point * self.std[0] + self.mean[0])
+
+    def parameter_count(self) -> int:
+        """Trained numbers."""
+        return sum(parameter.numel() for parameter in self.parameters())

@@ -1,0 +1,1 @@
+"""Building blocks; they know nothing of files, frames or parameter files."""

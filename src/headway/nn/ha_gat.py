@@ -1,0 +1,139 @@
+"""HA-GAT: heterophily-aware attention over a sensor's neighbours - sparse, signed, two hops.
+
+Two neighbouring sensors may stand on either side of a bottleneck: averaging them is wrong. Each sensor is
+softly assigned to a latent traffic regime, and the pair of regimes decides the sign of the edge (after Wang
+et al., "Heterophily-Aware Graph Attention Network", arXiv 2302.03228, whose classes become regimes here; the
+self weight, the signs and the second hop follow brief A).
+
+    q, k, v     = W_q h, W_k h, W_v h                                    heads r of width d_h
+    p_i         = softmax(W_2 relu(W_1 [h_i ; mean_j h_j]))              regimes, no labels
+    s_ij        = tanh(p_i^T M^r p_j + b^r)                              preference in (-1, 1)
+    alpha_ij    = softmax_j(q_i . k_j / sqrt(d_h) + w_r . a_ij)          magnitude; a_ij edge features
+    o1_i        = sum_j alpha_ij s_ij v_j
+    o2_i        = sum_j alpha_ij s_ij o1_j                               second hop, same coefficients
+    out_i       = LayerNorm(lambda * h_i + W_o [o1_i ; omega o2_i])      lambda per channel, near 0.9
+
+so the coefficients of a sensor sum to at most 1 in absolute value. A sensor without neighbours keeps
+LayerNorm(lambda * h). Softmax and scores are float32 whatever the autocast.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Ge, Interval, Le
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from headway.nn.neighbor_table import NeighborTable, Rows, edge_dot, weighted_sum
+
+SIGN_BIAS = math.atanh(0.9)  # signs start near +0.9: ordinary attention until the data say otherwise
+SELF_LOGIT = 2.2  # sigmoid(2.2) = 0.9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HAGATParams:
+    """Section `ha_gat` of params.yaml.
+
+    Attributes:
+        hidden_dim: width of the residual stream, a multiple of `heads`.
+        heads: attention heads, at most 2 (brief A).
+        regimes: latent traffic regimes.
+        hops: 1, or 2 for neighbours of neighbours through the same coefficients.
+        attention_dropout: share of the coefficients dropped in training.
+    """
+
+    hidden_dim: Annotated[int, Ge(2)]
+    heads: Annotated[int, Interval(ge=1, le=2)]
+    regimes: Annotated[int, Ge(2), Le(32)]
+    hops: Literal[1, 2]
+    attention_dropout: Annotated[float, Interval(ge=0, lt=1)]
+
+    def __post_init__(self) -> None:
+        if self.hidden_dim % self.heads:
+            raise ValueError(f"hidden_dim {self.hidden_dim} must be a multiple of heads {self.heads}")
+
+
+class HAGAT(nn.Module):
+    """One layer; includes its own norm, so it is used without a further residual."""
+
+    def __init__(self, params: HAGATParams, edge_features: int) -> None:
+        super().__init__()
+        d, self.heads, self.hops = params.hidden_dim, params.heads, params.hops
+        self.head_dim = d // self.heads
+        self.query = nn.Linear(d, d, bias=False)
+        self.key = nn.Linear(d, d, bias=False)
+        self.value = nn.Linear(d, d, bias=False)
+        self.edge_bias = nn.Linear(edge_features, self.heads, bias=False)
+        self.regime_self = nn.Linear(d, d // 2)
+        self.regime_mean = nn.Linear(d, d // 2, bias=False)
+        self.regime = nn.Linear(d // 2, params.regimes)
+        self.preference = nn.Parameter(torch.zeros(self.heads, params.regimes, params.regimes))
+        self.sign_bias = nn.Parameter(torch.full((self.heads,), SIGN_BIAS))
+        self.dropout = nn.Dropout(params.attention_dropout)
+        self.out = nn.Linear(d * self.hops, d, bias=False)
+        self.self_logit = nn.Parameter(torch.full((d,), SELF_LOGIT))
+        self.hop_weight = nn.Parameter(torch.tensor(0.5))
+        self.norm = nn.LayerNorm(d)
+
+    def forward(
+        self, h: Float[Tensor, "batch node time d"], table: NeighborTable
+    ) -> Float[Tensor, "batch node time d"]:
+        batch, _, time, _ = h.shape
+        rows = table.rows(batch, time, self.heads)
+        coefficients = self.coefficients(h, table)
+        hop = self._to_rows(self.value(h))
+        aggregated = []
+        for number in range(self.hops):
+            hop = weighted_sum(hop, coefficients, rows)
+            aggregated.append((hop if number == 0 else self.hop_weight * hop).view_as(h))
+        mixed = torch.sigmoid(self.self_logit) * h + self.out(torch.cat(aggregated, -1))
+        return self.norm(mixed)
+
+    def coefficients(
+        self, h: Float[Tensor, "batch node time d"], table: NeighborTable
+    ) -> Float[Tensor, "row neighbor"]:
+        """alpha_ij s_ij of every row (batch, node, time, head); 0 on padding."""
+        batch, _, time, _ = h.shape
+        rows = table.rows(batch, time, self.heads)
+        return self.dropout(self._magnitude(h, table, rows)) * self._sign(h, table, rows)
+
+    def regimes(
+        self, h: Float[Tensor, "batch node time d"], table: NeighborTable
+    ) -> Float[Tensor, "batch node time regime"]:
+        """p: the soft regime of each sensor at each time, from itself and the mean of its neighbours."""
+        batch, _, time, _ = h.shape
+        degree = table.valid.sum(1).clamp(min=1)
+        mean = (table.valid / degree.unsqueeze(1))[None, :, None].expand(batch, -1, time, -1)
+        projected = self.regime_mean(h)  # mean of projections = projection of the mean, in half the width
+        neighborhood = weighted_sum(
+            projected.flatten(0, 2).float(), mean.flatten(0, 2).contiguous(), table.rows(batch, time, 1)
+        )
+        hidden = torch.relu(self.regime_self(h) + neighborhood.view_as(projected))
+        return self.regime(hidden).float().softmax(-1)
+
+    def _magnitude(self, h: Tensor, table: NeighborTable, rows: Rows) -> Float[Tensor, "row neighbor"]:
+        batch, nodes, time, _ = h.shape
+        scores = edge_dot(self._to_rows(self.query(h)), self._to_rows(self.key(h)), rows)
+        scores = scores.view(batch, nodes, time, self.heads, scores.shape[-1]) / math.sqrt(self.head_dim)
+        bias = self.edge_bias(table.features).float().transpose(1, 2)  # node head neighbor
+        scores = scores + bias[None, :, None]
+        valid = table.valid[None, :, None, None]
+        # A finite floor, not -inf: a row without neighbours must give zeros, not NaN.
+        alpha = scores.masked_fill(~valid, torch.finfo(scores.dtype).min).softmax(-1) * valid
+        return alpha.flatten(0, 3)
+
+    def _sign(self, h: Tensor, table: NeighborTable, rows: Rows) -> Float[Tensor, "row neighbor"]:
+        p = self.regimes(h, table)
+        with torch.autocast(h.device.type, enabled=False):
+            wanted = torch.einsum("bntc,hcg->bnthg", p, self.preference)
+        offered = p.unsqueeze(-2).expand(-1, -1, -1, self.heads, -1)
+        agreement = edge_dot(wanted.flatten(0, 3), offered.flatten(0, 3), rows)
+        shape = (*h.shape[:3], self.heads, agreement.shape[-1])
+        return torch.tanh(agreement.view(shape) + self.sign_bias.view(-1, 1)).flatten(0, 3)
+
+    def _to_rows(self, x: Float[Tensor, "batch node time d"]) -> Float[Tensor, "row head_dim"]:
+        return x.float().reshape(-1, self.head_dim)

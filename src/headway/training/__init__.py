@@ -1,0 +1,1 @@
+"""The loop, its run folder, its checkpoints and its schedule."""

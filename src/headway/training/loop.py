@@ -1,0 +1,177 @@
+"""The training loop: flat, resumable, the same bits however often it is interrupted.
+
+    until the course is over:                             a step is one group of `batch_size` windows
+        for micro in group: backward(error / observed)    the group's observed targets: cuts do not matter
+        unscale, stop if not finite, clip, update
+        at the end of an epoch: validate, keep the best weights, close a row of the curves
+        when it is due: checkpoint
+
+Enters: a model, its windows, an open run. Leaves: the model with its best weights, and the curves.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from dvclive.live import Live
+from jaxtyping import Int
+from torch import nn
+
+from headway.data.windows import Windows
+from headway.errors import Stopped
+from headway.models.standardized import Standardized
+from headway.objectives.forecast_loss import absolute_error
+from headway.training.course import Course, TrainParams
+from headway.training.memory import memory_mib
+from headway.training.nonfinite import refuse_non_finite
+from headway.training.precision import Precision
+from headway.training.progress import ProgressLine
+from headway.training.resume import resume_or_start, save
+from headway.training.run import Run
+from headway.training.state import Progress, TrainingState
+
+
+def train(
+    model: Standardized,
+    windows: Windows,
+    splits: dict[str, tuple[int, int]],
+    params: TrainParams,
+    run: Run,
+    precision: Precision,
+    curves: Path,
+) -> Progress:
+    """Train to the end, or leave with SystemExit once the state is saved.
+
+    Args:
+        model, windows: on the same device. splits: as in PreparedMeta.
+        run: opened for this experiment. curves: folder that dvclive writes.
+    Returns: where the run ended; the model holds its best weights.
+    Raises: InputError without training or validation readings; Stopped when a loss is not finite, or when no
+        checkpoint can be written or trusted.
+    """
+    course = Course(params, splits)
+    state = TrainingState(model, make_optimizer(model, params), precision.gradient_scaler())
+    resume_or_start(state, windows, course, run)
+    progress = state.progress
+    line = ProgressLine(course.steps, progress.step, windows.device)
+    run.watch_signals()
+    with Live(str(curves), dvcyaml=None, save_dvc_exp=False) as live:
+        for number, row in enumerate(progress.curve, start=1):
+            _log_row(live, number, row)
+        while not course.is_over(progress.step, progress.epochs_since_best):
+            origins = course.origins(progress.step)
+            loss = take_step(state, windows, origins, course, precision, run)
+            line.advance(progress.step, len(origins), loss)
+            closed = course.closes_epoch(progress.step)
+            if closed:
+                mae = validation_mae(model, windows, course.validation, run.runtime.micro_batch, precision)
+                if progress.close_epoch(mae, course.learning_rate(max(0, progress.updates - 1))):
+                    state.keep_best()
+                run.record(
+                    {"step": progress.step, **line.close_epoch(progress), **memory_mib(windows.device)}
+                )
+            if closed or run.checkpoint_due(progress.step) or run.exit_code():
+                save(state, run)
+            if closed:  # after the save: the curves never run ahead of the checkpoint
+                _log_row(live, len(progress.curve), progress.curve[-1])
+                live.next_step()
+            if run.exit_code() and not course.is_over(progress.step, progress.epochs_since_best):
+                run.leave(progress.step, course.steps)
+        best = {"mae": progress.best_mae, "step": progress.best_step, "epoch": progress.best_epoch}
+        live.summary["best"] = best
+    model.load_state_dict(state.best)
+    return progress
+
+
+def take_step(
+    state: TrainingState,
+    windows: Windows,
+    origins: Int[np.ndarray, " group"],
+    course: Course,
+    precision: Precision,
+    run: Run,
+) -> float:
+    """One group forward and backward; one update, unless nothing is observed or fp16 overflows.
+
+    Returns: mean absolute error of the group in z-units; nan when nothing is observed.
+    Raises: NonFinite before the update.
+    """
+    progress, model, micro = state.progress, state.model, run.runtime.micro_batch
+    observed = windows.count_observed(origins)
+    if not observed:
+        progress.step += 1
+        return math.nan
+    model.train()
+    _seed_step(course.params.seed, progress.step)
+    state.optimizer.zero_grad(set_to_none=True)
+    error = 0.0
+    for first in range(0, len(origins), micro):
+        batch = model.standardize(windows.gather(origins[first : first + micro]))
+        with precision.autocast():
+            forecast = model.forecast_standard(batch)
+        summed = absolute_error(forecast, batch)
+        state.scaler.scale(summed / observed).backward()
+        error += summed.item()
+    if model.mix is not None and course.params.anchor_pull:
+        state.scaler.scale(course.params.anchor_pull * model.mix.pull()).backward()
+    state.scaler.unscale_(state.optimizer)
+    norm = nn.utils.clip_grad_norm_(model.parameters(), course.params.clip_norm or math.inf).item()
+    refuse_non_finite(state, origins, error, norm, run)
+    for group in state.optimizer.param_groups:
+        group["lr"] = course.learning_rate(progress.updates)
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    progress.count_step(error, observed, norm)
+    return error / observed
+
+
+@torch.no_grad()
+def validation_mae(
+    model: Standardized,
+    windows: Windows,
+    origins: Int[np.ndarray, " window"],
+    micro_batch: int,
+    precision: Precision,
+) -> float:
+    """Mean absolute error over the observed targets of these windows, in the target's unit.
+
+    Raises: Stopped when a forecast is not finite, though every update was.
+    """
+    model.eval()
+    error, count = 0.0, 0
+    for first in range(0, len(origins), micro_batch):
+        batch = windows.gather(origins[first : first + micro_batch])
+        with precision.autocast():
+            forecast = model(batch)
+        error += absolute_error(forecast, batch).item()
+        count += int(batch.target_observed.sum())
+    if not math.isfinite(error):
+        raise Stopped(f"a validation forecast is not finite in {precision.name}; set runtime.precision: fp32")
+    return error / count
+
+
+def make_optimizer(model: nn.Module, params: TrainParams) -> torch.optim.AdamW:
+    """AdamW; only matrices decay. Decay of an identity or of a state-space constant means nothing."""
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    matrices, others = [], []
+    for parameter in model.parameters():
+        (matrices if parameter.dim() > 1 and id(parameter) not in tables else others).append(parameter)
+    groups = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=params.lr, weight_decay=params.weight_decay, fused=True)
+
+
+def _seed_step(seed: int, step: int) -> None:
+    """Dropout of a step is drawn from (seed, step), so that no generator has to be saved."""
+    words = np.random.SeedSequence([seed, step, int.from_bytes(b"step", "big")]).generate_state(1, np.uint64)
+    torch.manual_seed(int(words[0] >> np.uint64(1)))
+
+
+def _log_row(live: Live, number: int, row: dict[str, float]) -> None:
+    live.step = number
+    for name, value in row.items():
+        live.log_metric(name, value)
+    live.summary.pop("lr", None)  # a curve, not a metric: every diff would show it
+    live.summary["step"] = number

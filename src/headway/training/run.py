@@ -1,0 +1,251 @@
+"""One run: who it is, the folder its unfinished state lives in, its lock, its signals.
+
+The folder is `$DVC_ROOT/.resume/<stage>/<identity>/`, outside every output of DVC and ignored by Git: DVC
+deletes outputs before a stage starts, and `persist` would hand one experiment's weights to the next. The
+identity is a hash of what decides the result - parameters without `runtime`, the prepared data, the stage's
+code, the major version of torch - so the same experiment finds its folder again, also from `dvc exp run
+--temp` and from a queue, and another experiment never does.
+"""
+
+from __future__ import annotations
+
+import ast
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, Literal, NoReturn
+
+from annotated_types import Ge
+
+from headway.errors import Stopped
+
+EXIT_BUDGET = 75  # sysexits' "temporary failure": not finished, run me again
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeParams:
+    """Section `runtime` of params.yaml: what may change between pause and resume without retraining.
+
+    Attributes:
+        device, precision: where and in which arithmetic.
+        micro_batch: windows in memory at once.
+        threads: CPU threads, 0 for torch's choice.
+        checkpoint_steps, checkpoint_minutes: cadence of checkpoints, whichever comes first.
+        max_hours: stop after so long with exit code 75; 0 for no limit.
+        resume: auto continues the same experiment; never starts it over; same-params continues it across a
+            change of code, and the model card says so.
+        keep_runs: run folders kept.
+    """
+
+    device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    micro_batch: Annotated[int, Ge(1)]
+    threads: Annotated[int, Ge(0)]
+    checkpoint_steps: Annotated[int, Ge(1)]
+    checkpoint_minutes: Annotated[float, Ge(0)]
+    max_hours: Annotated[float, Ge(0)]
+    resume: Literal["auto", "never", "same-params"]
+    keep_runs: Annotated[int, Ge(1)]
+
+
+class RunLocked(Stopped):
+    """Another process is training this very experiment."""
+
+
+class Run:
+    """An opened run folder; the `with` block, or else this process, holds its lock until it ends."""
+
+    def __init__(self, stage: str, identity: Mapping[str, Any], runtime: RuntimeParams) -> None:
+        """Open or create the folder of this identity.
+
+        Args:
+            stage: name of the DVC stage. identity: JSON content that decides the result; must have "code".
+        Raises: RunLocked naming the owner; Stopped when the folder cannot be written.
+        """
+        self.identity = json.loads(json.dumps(identity))  # a tuple is a list, as it will be when read back
+        self.runtime = runtime
+        self.store = Path(os.environ.get("DVC_ROOT", ".")).resolve() / ".resume" / stage
+        self.folder = self.store / digest(self.identity)[:16]
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = _acquire(self.folder / "lock")
+        except OSError as error:
+            raise Stopped(f"{self.folder} cannot be written, so no run could be resumed: {error}") from None
+        self._started = time.monotonic()
+        self._last_save = time.monotonic()
+        self._signal = 0
+        self._announce()
+        (self.folder / "identity.json").write_text(json.dumps(self.identity, indent=1, sort_keys=True))
+        (self.folder / "sequence").write_text(str(1 + max(map(_sequence, self._others()), default=0)))
+        if runtime.resume == "never":
+            self.forget()
+        self.prune()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.close()
+
+    def watch_signals(self) -> None:
+        """From now on SIGINT and SIGTERM let the step finish; a second one leaves at once."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+
+    def exit_code(self) -> int:
+        """0 to go on; else the code to leave with once the state is saved."""
+        if self._signal:
+            return 128 + self._signal
+        hours = (time.monotonic() - self._started) / 3600
+        return EXIT_BUDGET if self.runtime.max_hours and hours >= self.runtime.max_hours else 0
+
+    def checkpoint_due(self, step: int) -> bool:
+        """Every `checkpoint_steps`, or `checkpoint_minutes` after the last one."""
+        minutes = (time.monotonic() - self._last_save) / 60
+        late = self.runtime.checkpoint_minutes and minutes >= self.runtime.checkpoint_minutes
+        return bool(late) or step % self.runtime.checkpoint_steps == 0
+
+    def saved(self) -> None:
+        """A checkpoint was just written."""
+        self._last_save = time.monotonic()
+
+    def record(self, row: Mapping[str, Any]) -> None:
+        """Append a line to the run's own log of speed and memory, which no metric holds."""
+        with (self.folder / "record.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def relative(self) -> Path | None:
+        """With `resume: same-params`, the folder of a run that differs in code only."""
+        if self.runtime.resume != "same-params":
+            return None
+        same = [
+            other for other in self._others() if _differences(_identity(other), self.identity) == {"code"}
+        ]
+        return max(same, key=_sequence, default=None)
+
+    def leave(self, step: int, steps: int) -> NoReturn:
+        """Leave unfinished, with the state saved. DVC must not take the stage for done, so never with 0."""
+        log.info("stopped at step %d of %d, saved; `dvc repro` continues there", step, steps)
+        raise SystemExit(self.exit_code())
+
+    def prune(self) -> None:
+        """Remove the oldest run folders beyond `keep_runs`; never one that is in use."""
+        others = sorted(self._others(), key=_sequence, reverse=True)
+        for other in others[self.runtime.keep_runs - 1 :]:
+            try:
+                lock = _acquire(other / "lock")
+            except RunLocked:
+                continue
+            shutil.rmtree(other)
+            lock.close()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._signal:
+            os._exit(128 + number)
+        self._signal = number
+        log.info("%s: finishing the step and saving; once more to leave at once", signal.Signals(number).name)
+
+    def _others(self) -> list[Path]:
+        return [
+            path for path in self.store.iterdir() if path != self.folder and (path / "identity.json").exists()
+        ]
+
+    def _announce(self) -> None:
+        """Say why a start is fresh when an unfinished run of other parameters is there."""
+        if any(self.folder.glob("step-*")):
+            return
+        unfinished = [other for other in self._others() if any(other.glob("step-*"))]
+        if unfinished:
+            newest = max(unfinished, key=_sequence)
+            log.info(
+                "starting fresh; an earlier run differs in %s", describe(_identity(newest), self.identity)
+            )
+
+    def forget(self) -> None:
+        """Remove every checkpoint of this run."""
+        for path in self.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+
+
+def digest(content: Any) -> str:
+    """SHA-256 of canonical JSON."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def code_digest(package: str, script: Path) -> str:
+    """Hash of the parsed source of every loaded module of `package` and of the stage's script.
+
+    Parsed, not read: a comment or a line break does not end a run. Call it when all is imported and built.
+    """
+    files = [module.__file__ for name, module in sys.modules.items() if name.split(".")[0] == package]
+    sources = sorted(Path(file) for file in files if file)
+    trees = [ast.dump(ast.parse(path.read_text(encoding="utf-8"))) for path in [*sources, script]]
+    return digest(sorted(trees))
+
+
+def describe(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """What differs, as `train.lr: 0.001 -> 0.002, code`."""
+    before, after = dict(_flatten(old)), dict(_flatten(new))
+    words = []
+    for key in sorted(before.keys() | after.keys()):
+        if before.get(key) != after.get(key):
+            plain = key.split(".")[0] == "params"
+            values = f": {before.get(key, 'absent')} -> {after.get(key, 'absent')}" if plain else ""
+            words.append(key.removeprefix("params.") + values)
+    return ", ".join(words) or "nothing"
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> set[str]:
+    return {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
+
+
+def _flatten(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _identity(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "identity.json").read_text())
+
+
+def _sequence(folder: Path) -> int:
+    """Order of use, counted: a clock that jumps must not decide what is kept."""
+    path = folder / "sequence"
+    return int(path.read_text()) if path.exists() else 0
+
+
+def _acquire(path: Path) -> Any:
+    """An OS lock on the file: the kernel releases it with the process, so it is never stale.
+
+    lockf, not flock: after a kill a forked child still holds a flock.
+    """
+    file = path.open("a+")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.seek(0)
+        owner = file.read().strip() or "another process"
+        file.close()
+        raise RunLocked(f"{owner} is training this experiment; wait for it or stop it") from None
+    file.truncate(0)
+    started = time.strftime("%Y-%m-%d %H:%M:%S %Z")
+    file.write(f"pid {os.getpid()} on {socket.gethostname()}, since {started},")
+    file.flush()
+    return file

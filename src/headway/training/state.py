@@ -1,0 +1,119 @@
+"""Everything that decides the next bit of a training run, and its way into a checkpoint and back.
+
+The order of windows, the dropout of a step and the learning rate are functions of the step or the update, so a
+position is two integers and no generator has to be saved.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headway.models.standardized import Standardized
+
+
+@dataclass(slots=True, kw_only=True)
+class Progress:
+    """Where a run stands. Plain numbers: it becomes the JSON of a checkpoint.
+
+    Attributes:
+        step: groups of windows seen; the next group is a function of it.
+        updates: optimizer steps; a group without a reading and an overflow of fp16 take none.
+        skipped_in_row: overflows of fp16 since the last update.
+        epoch_error, epoch_count: summed error in z-units and observed targets of the open epoch.
+        epoch_gradient, epoch_updates: summed gradient norms and updates of the open epoch.
+        best_mae: lowest validation error, in the target's unit; best_step and best_epoch: when it was found.
+        epochs_since_best: epochs closed since then.
+        curve: a row of metrics for each closed epoch.
+        notes: sentences the model card must carry.
+    """
+
+    step: int = 0
+    updates: int = 0
+    skipped_in_row: int = 0
+    epoch_error: float = 0.0
+    epoch_count: int = 0
+    epoch_gradient: float = 0.0
+    epoch_updates: int = 0
+    best_mae: float = math.inf
+    best_step: int = 0
+    best_epoch: int = 0
+    epochs_since_best: int = 0
+    curve: list[dict[str, float]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def count_step(self, error: float, observed: int, norm: float) -> None:
+        """A step is taken; without a finite gradient norm its update was skipped."""
+        self.step += 1
+        self.epoch_error += error
+        self.epoch_count += observed
+        if math.isfinite(norm):
+            self.updates, self.skipped_in_row = self.updates + 1, 0
+            self.epoch_gradient += norm
+            self.epoch_updates += 1
+        else:
+            self.skipped_in_row += 1
+
+    def close_epoch(self, mae: float, lr: float) -> bool:
+        """Add a row to the curves and begin the next epoch. Returns: whether `mae` is the best so far."""
+        row = {"lr": lr, "val/mae": mae}
+        if self.epoch_count:
+            row["train/loss"] = self.epoch_error / self.epoch_count
+        if self.epoch_updates:
+            row["train/grad_norm"] = self.epoch_gradient / self.epoch_updates
+        self.curve.append(row)
+        self.epoch_error, self.epoch_count, self.epoch_gradient, self.epoch_updates = 0.0, 0, 0.0, 0
+        better = mae < self.best_mae
+        self.epochs_since_best = 0 if better else self.epochs_since_best + 1
+        if better:
+            self.best_mae, self.best_step, self.best_epoch = mae, self.step, len(self.curve)
+        return better
+
+
+class TrainingState:
+    """A model in training with its optimizer, gradient scaler, best weights and progress."""
+
+    def __init__(
+        self, model: Standardized, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
+    ) -> None:
+        self.model, self.optimizer, self.scaler = model, optimizer, scaler
+        self.progress = Progress()
+        self.best: dict[str, Tensor] = {}
+
+    def keep_best(self) -> None:
+        """The weights as they are now are the best so far."""
+        self.best = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
+
+    def pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and plain numbers of a checkpoint."""
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
+        for index, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{key}": tensor for key, tensor in moments.items()}
+        numbers = asdict(self.progress)
+        if not self.best:
+            del numbers["best_mae"]  # infinite, which JSON does not have
+        return tensors, {"progress": numbers, "scaler": self.scaler.state_dict()}
+
+    def unpack(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
+        """Take over a checkpoint of the same run."""
+        self.model.load_state_dict(_under(tensors, "model."))
+        self.best = _under(tensors, "best.")
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _under(tensors, "optimizer.").items():
+            index, key = name.split(".", 1)
+            moments.setdefault(int(index), {})[key] = tensor
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        if numbers["scaler"] and self.scaler.is_enabled():
+            self.scaler.load_state_dict(numbers["scaler"])
+        self.progress = Progress(**numbers["progress"])
+
+
+def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

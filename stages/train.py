@@ -1,0 +1,34 @@
+"""data/prepared in; models/train and metrics/train out. Interrupted, it continues: run `dvc repro` again."""
+
+import logging
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
+
+from headway.data.prepared import open_prepared
+from headway.errors import InputError, Stopped
+from headway.models import ModelParams, section_records
+from headway.params import read_params
+from headway.serving.publish import publish
+from headway.training.course import TrainParams
+from headway.training.experiment import run_experiment
+from headway.training.run import RuntimeParams
+
+
+def main() -> None:
+    choice = read_params("params.yaml", {"model": ModelParams})["model"]
+    sections = {"model": ModelParams, **section_records(choice), "train": TrainParams}
+    params = read_params("params.yaml", {**sections, "runtime": RuntimeParams})
+    runtime = params.pop("runtime")
+    prepared = open_prepared("data/prepared")
+    trained = run_experiment(prepared, params, runtime, Path(__file__), Path("metrics/train"))
+    publish(Path("models/train"), trained, prepared, params)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        main()
+    except (InputError, Stopped) as error:
+        sys.exit(f"error: {error}")

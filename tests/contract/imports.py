@@ -1,0 +1,68 @@
+"""What a stage imports, followed through the source without running it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SOURCE = ROOT / "src"
+
+
+def imported_files(script: Path, choice: Mapping[str, str]) -> set[str]:
+    """Files of this project that `script` needs, itself included, as paths from the project's root.
+
+    Args:
+        choice: subject of a `match` (its last attribute: name, spatial) -> the case that is taken.
+            Imports in other cases, and under TYPE_CHECKING, are not followed.
+    """
+    found: set[Path] = set()
+    waiting = [script]
+    while waiting:
+        path = waiting.pop()
+        if path in found:
+            continue
+        found.add(path)
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for module in _modules(tree, choice):
+            waiting += _files_of(module)
+    return {path.relative_to(ROOT).as_posix() for path in found if path == script or not _is_bare(path)}
+
+
+def _modules(node: ast.AST, choice: Mapping[str, str]) -> Iterator[str]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            yield from (alias.name for alias in child.names)
+        elif isinstance(child, ast.ImportFrom) and child.module:
+            yield child.module
+            yield from (f"{child.module}.{alias.name}" for alias in child.names)
+        elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+            continue
+        elif isinstance(child, ast.Match) and isinstance(child.subject, ast.Attribute):
+            wanted = choice.get(child.subject.attr)
+            for case in child.cases:
+                if wanted is None or wanted in ast.dump(case.pattern):
+                    yield from _modules(case, choice)
+        else:
+            yield from _modules(child, choice)
+
+
+def _files_of(module: str) -> list[Path]:
+    """The file of a module of ours and the `__init__` of each package above it; nothing for other modules."""
+    parts = module.split(".")
+    if parts[0] != "headway":
+        return []
+    packages = [SOURCE.joinpath(*parts[:depth], "__init__.py") for depth in range(1, len(parts) + 1)]
+    file = SOURCE.joinpath(*parts).with_suffix(".py")
+    return [path for path in (*packages, file) if path.exists()]
+
+
+def _is_bare(path: Path) -> bool:
+    """Whether the file holds nothing but a docstring and the version."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return all(
+        isinstance(node, ast.Expr)
+        or (isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__version__")
+        for node in tree.body
+    )

@@ -1,0 +1,48 @@
+"""What the documentation names exists: keys of params.yaml, files, links, commands."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from headway.__main__ import _parser
+from headway.params import load_document
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+FILES = ("json", "md", "npy", "parquet", "py", "safetensors", "yaml", "yml")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_keys_of_params_that_a_page_names_exist(page: Path) -> None:
+    document = load_document(ROOT / "params.yaml")
+    sections = {name: body for name, body in document.items() if isinstance(body, dict)}
+    spoken = re.findall(rf"\b({'|'.join(sections)})\.([a-z_]+)", _code(page))
+    unknown = [f"{name}.{key}" for name, key in spoken if key not in sections[name] and key not in FILES]
+    assert unknown == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_source_files_and_pages_that_a_page_names_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    paths = [
+        ROOT / path for path in re.findall(r"`((?:src|stages|tests|benchmarks|presets)/[^`<*\s]*)`", text)
+    ]
+    links = [page.parent / link for link in re.findall(r"\]\(([^):#]+)\)", text)]
+    assert [path for path in [*paths, *links] if not path.exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_commands_of_ours_that_a_page_names_are_understood(page: Path) -> None:
+    for line in re.findall(r"python -m headway ([^`\n#]*)", _code(page)):
+        _parser().parse_args(line.split())
+
+
+def _code(page: Path) -> str:
+    """What a page sets in code: blocks and spans."""
+    text = page.read_text(encoding="utf-8")
+    blocks = re.findall(r"^```.*?^```", text, re.DOTALL | re.MULTILINE)
+    spans = re.findall(r"`[^`]+`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
+    return "\n".join([*blocks, *spans])

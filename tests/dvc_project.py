@@ -1,0 +1,89 @@
+"""A small project under Git and DVC: this repository's files with parameters that run in seconds."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL: dict[str, dict[str, Any]] = {
+    "simulate": {"sensors": 8, "days": 9},
+    "windows": {"history": 4, "horizon": 3, "trailing_weeks": 0, "context": ["1d"]},
+    "preprocess": {"max_neighbors": 3},
+    "st_mamba": {"layers": 1, "head_dim": 8, "state_dim": 2},
+    "ha_gat": {"hidden_dim": 8},
+    "point": {"hidden_dim": 8},
+    "train": {"epochs": 3, "epoch_steps": 8, "validation_windows": 32, "batch_size": 8, "warmup_steps": 2},
+    "evaluate": {"prediction_stride": 50},
+    "runtime": {"micro_batch": 128, "threads": 1, "checkpoint_steps": 3},
+}
+
+
+class Project:
+    """Commands in one clone."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def run(self, *command: str, code: int = 0) -> str:
+        """Output of a command, which must end with `code`."""
+        done = subprocess.run(
+            command, cwd=self.folder, env=environment(), capture_output=True, text=True, check=False
+        )
+        output = done.stdout + done.stderr
+        assert done.returncode == code, f"{' '.join(command)} ended with {done.returncode}:\n{output}"
+        return output
+
+    def dvc(self, *arguments: str, code: int = 0) -> str:
+        return self.run(sys.executable, "-m", "dvc", *arguments, code=code)
+
+    def stages_to_run(self) -> list[str]:
+        """What `dvc repro` would run now."""
+        lines = self.dvc("repro", "--dry").splitlines()
+        return [line.split("'")[1] for line in lines if line.startswith("Running stage")]
+
+    def set_params(self, **changes: dict[str, Any]) -> None:
+        path = self.folder / "params.yaml"
+        yaml = YAML()
+        document = yaml.load(path.read_text())
+        for section, keys in changes.items():
+            document[section] |= keys
+        with path.open("w") as file:
+            yaml.dump(document, file)
+
+    def commit(self, message: str) -> None:
+        self.run("git", "add", "-A")
+        self.run("git", "commit", "-q", "-m", message)
+
+
+def environment() -> dict[str, str]:
+    """`python` is this interpreter; nothing of the caller's DVC or Git leaks in."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DVC", "GIT_"))}
+    identity = {
+        f"GIT_{who}_{what}": "test@example.org"
+        for who in ("AUTHOR", "COMMITTER")
+        for what in ("NAME", "EMAIL")
+    }
+    path = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", "")])
+    return {**kept, **identity, "PATH": path, "DVC_NO_ANALYTICS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def new_project(folder: Path) -> Project:
+    """A committed project that has run nothing."""
+    folder.mkdir(parents=True)
+    for name in ("src", "stages", ".dvc/plots"):
+        ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore"):
+        shutil.copy(ROOT / name, folder / name)
+    project = Project(folder)
+    project.set_params(**SMALL)
+    project.run("git", "init", "-q", "-b", "main")
+    project.commit("start")
+    return project

@@ -1,0 +1,287 @@
+"""`python -m headway check` finds what would stop or spoil a run, all of it at once."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from ruamel.yaml import YAML
+
+from headway import environment, hardware
+from headway.__main__ import main
+from headway.commands.checks import inspect_data, inspect_prepared, inspect_project
+from headway.data.prepare import prepare
+from headway.commands.environment import inspect_environment
+from headway.errors import InputError
+from headway.commands.findings import Finding, note, ok, problem, table
+from headway.commands.hardware import GIB, dvc_cache, inspect_hardware
+from headway.params import load_document
+from headway.commands.sections import read_sections
+from project_params import ROOT, sections_of
+from worlds import write_raw_world
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A root with nothing but params.yaml and requirements.txt."""
+    for name in ("params.yaml", "requirements.txt"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def edit(project: Path, changes: dict[str, Any]) -> None:
+    """Set keys such as `train.lr` in params.yaml; None removes the key."""
+    document = load_document(project / "params.yaml")
+    for place, value in changes.items():
+        *sections, key = place.split(".")
+        body = document
+        for section in sections:
+            body = body[section]
+        if value is None:
+            del body[key]
+        else:
+            body[key] = value
+    with (project / "params.yaml").open("w") as file:
+        YAML(typ="safe", pure=True).dump(document, file)
+
+
+def described(findings: list[Finding], status: str) -> str:
+    return "\n".join(f"{finding.name}: {finding.found}" for finding in findings if finding.status == status)
+
+
+# --- params.yaml --------------------------------------------------------------------------------------------
+
+
+def test_the_params_of_this_repository_have_no_problem(project: Path) -> None:
+    groups = inspect_project(project)
+    assert [
+        finding for findings in groups.values() for finding in findings if finding.status == "problem"
+    ] == []
+
+
+def test_all_problems_of_params_come_at_once_a_line_each(project: Path) -> None:
+    edit(
+        project,
+        {"train.lr": "fast", "ha_gat.heads": 4, "preprocess.purge": None, "evaluate.plot": True, "moon": 1},
+    )
+    found = described(inspect_project(project)["params.yaml"], "problem").splitlines()
+    keys = [line.split(": ")[0] for line in found]
+    assert sorted(keys) == ["evaluate.plot", "ha_gat.heads", "moon", "preprocess.purge", "train.lr"]
+
+
+def test_a_file_that_is_no_yaml_is_one_problem(project: Path) -> None:
+    (project / "params.yaml").write_text("train: [1, 2\nmodel: }")
+    (found,) = inspect_project(project)["params.yaml"]
+    assert found.status == "problem" and "not readable YAML" in found.found
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "/etc"])
+def test_a_data_set_is_named_by_a_folder_not_by_a_path(project: Path, name: str) -> None:
+    edit(project, {"dataset": name})
+    with pytest.raises(InputError, match="is not the name of a folder in data/raw"):
+        read_sections(project / "params.yaml")
+
+
+def test_the_heads_of_the_state_space_must_fill_its_width(project: Path) -> None:
+    edit(project, {"st_mamba.head_dim": 24, "st_mamba.expand": 1, "ha_gat.hidden_dim": 64})
+    with pytest.raises(
+        InputError, match=r"head_dim: 24 must divide 64, which is st_mamba.expand x ha_gat.hidden"
+    ):
+        read_sections(project / "params.yaml")
+
+
+# --- data ---------------------------------------------------------------------------------------------------
+
+
+def test_a_data_set_that_the_first_stage_makes_need_not_be_there(project: Path) -> None:
+    sections = sections_of(simulate={"days": 21, "step_minutes": 5, "sensors": 30})
+    findings, sizes = inspect_data(sections, project)
+    assert described(findings, "ok") == "simulated: 6048 steps of 5 min, 30 sensors, made by the first stage"
+    assert sizes is not None and sizes.sensors == 30
+
+
+def test_a_data_set_that_is_nowhere_is_a_problem(project: Path) -> None:
+    edit(project, {"dataset": "city"})
+    groups = inspect_project(project)
+    assert "city: no such data set" in described(groups["data"], "problem")
+    assert "guard rails" not in groups
+
+
+def test_a_data_set_that_was_not_pulled_names_the_command(project: Path) -> None:
+    (project / "data/raw").mkdir(parents=True)
+    (project / "data/raw/city.dvc").touch()
+    findings, _ = inspect_data(sections_of("city"), project)
+    assert [finding.help for finding in findings] == ["dvc pull data/raw/city.dvc"]
+
+
+def test_every_fault_of_a_raw_folder_is_a_line(project: Path) -> None:
+    folder = write_raw_world(project / "data/raw/city", facts={"unit": "km/h"})
+    (folder / "dataset.yaml").write_text("color: red\ntime_zone: 5\n")
+    findings, sizes = inspect_data(sections_of("city"), project)
+    assert sizes is None and len(findings) == 2
+    assert "dataset.yaml: color: unknown key" in described(findings, "problem")
+
+
+def test_a_lag_that_would_read_the_future_is_found_before_a_run(project: Path) -> None:
+    write_raw_world(project / "data/raw/city", step_minutes=60, steps=600)
+    sections = sections_of("city", windows={"context": ("6h",), "horizon": 12})
+    findings, _ = inspect_data(sections, project)
+    assert "6h is 6 steps, shorter than the horizon of 12" in described(findings, "problem")
+
+
+def test_a_lag_that_the_data_are_too_short_for_is_a_note(project: Path) -> None:
+    write_raw_world(project / "data/raw/city", step_minutes=60, steps=400)
+    findings, _ = inspect_data(sections_of("city"), project)
+    assert "context: 1w will be switched off" in described(findings, "note")
+
+
+def test_prepared_data_of_other_parameters_are_a_note(project: Path) -> None:
+    raw = write_raw_world(project / "data/raw/city", step_minutes=60, steps=600)
+    sections = sections_of("city", preprocess={"max_neighbors": 3})
+    prepare(raw, project / "data/prepared", sections["preprocess"], sections["windows"])
+    findings, prepared = inspect_prepared(sections, project)
+    assert prepared is not None and described(findings, "ok").startswith(
+        "prepared: 4 sensors, windows: train "
+    )
+    changed = sections | {"windows": replace(sections["windows"], history=24, trailing_weeks=0)}
+    findings, prepared = inspect_prepared(changed, project)
+    assert prepared is None
+    assert (
+        described(findings, "note") == "prepared: made with another windows.history, windows.trailing_weeks"
+    )
+
+
+def test_damaged_prepared_data_are_a_problem(project: Path) -> None:
+    raw = write_raw_world(project / "data/raw/city", step_minutes=60, steps=600)
+    sections = sections_of()
+    prepare(raw, project / "data/prepared", sections["preprocess"], sections["windows"])
+    (project / "data/prepared/values.npy").write_bytes(b"")
+    findings, _ = inspect_prepared(sections, project)
+    assert "values.npy has 0 bytes" in described(findings, "problem")
+
+
+# --- environment and machine --------------------------------------------------------------------------------
+
+
+def test_a_build_of_the_pinned_torch_is_the_pinned_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "requirements.txt").write_text("torch==2.13.0\n# a comment\npandas==3.1.1   # why\n")
+    monkeypatch.setattr(environment, "version", {"torch": "2.13.0+cu130", "pandas": "3.1.1"}.__getitem__)
+    assert {finding.status for finding in inspect_environment(tmp_path / "requirements.txt")} == {"ok"}
+
+
+def test_another_torch_is_a_problem_and_another_package_a_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "requirements.txt").write_text("torch==2.13.0\npandas==3.1.1\nno-such-package==1\n")
+    versions = {"torch": "2.12.0", "pandas": "3.0.0"}
+
+    def version(name: str) -> str:
+        if name not in versions:
+            raise environment.PackageNotFoundError(name)
+        return versions[name]
+
+    monkeypatch.setattr(environment, "version", version)
+    findings = inspect_environment(tmp_path / "requirements.txt")
+    assert described(findings, "problem").splitlines() == [
+        "torch: 2.12.0, requirements.txt says 2.13.0",
+        "no-such-package: not installed",
+    ]
+    assert described(findings, "note") == "pandas: 3.0.0, requirements.txt says 3.1.1"
+    assert "0 of 3" in described(findings, "ok")
+
+
+def test_an_old_python_is_a_problem() -> None:
+    assert environment._python((3, 10, 4)).status == "problem"
+    assert environment._python((3, 11, 0)).status == "ok"
+
+
+def test_a_gpu_that_is_asked_for_and_absent_is_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "gpu_bytes", lambda: None)
+    findings = inspect_hardware(sections_of(runtime={"device": "cuda"})["runtime"], tmp_path)
+    assert described(findings, "problem").startswith("GPU: none that torch can use")
+
+
+def test_a_gpu_that_this_torch_cannot_use_is_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "gpu_bytes", lambda: None)
+    monkeypatch.setattr(hardware.shutil, "which", lambda name: f"/usr/bin/{name}")
+    assert "nvidia-smi is here" in described(inspect_hardware(None, tmp_path), "note")
+
+
+@pytest.mark.parametrize(
+    ("compute", "precision", "status", "found"),
+    [
+        (8, "auto", "ok", "auto is bf16 on this cuda"),
+        (7, "auto", "note", "which only emulates it"),
+        (8, "fp32", "note", "twice the memory"),
+    ],
+)
+def test_the_precision_of_a_gpu_is_judged_by_what_the_gpu_has(
+    compute: int, precision: str, status: str, found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (3 * GIB, 4 * GIB))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a small GPU")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (compute, 0))
+    runtime = sections_of(runtime={"device": "auto", "precision": precision})["runtime"]
+    gpu, arithmetic, *_ = inspect_hardware(runtime, tmp_path)
+    assert (gpu.status, gpu.found) == ("ok", "a small GPU, 4.0 GiB, 3.0 free")
+    assert arithmetic.status == status and found in arithmetic.found
+
+
+def test_half_precision_on_a_processor_is_a_note(tmp_path: Path) -> None:
+    runtime = sections_of(runtime={"device": "cpu", "precision": "bf16", "threads": 10_000})["runtime"]
+    assert described(inspect_hardware(runtime, tmp_path), "note").count("\n") >= 1  # and the threads are one
+
+
+def test_a_full_disk_is_a_problem_where_runs_and_outputs_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware.shutil, "disk_usage", lambda path: SimpleNamespace(free=2**20))
+    found = described(inspect_hardware(None, tmp_path), "problem")
+    assert "disk, .resume: 0.0 GiB free" in found and "disk, DVC cache" in found
+
+
+def test_the_cache_is_where_the_configuration_of_dvc_says(tmp_path: Path) -> None:
+    assert dvc_cache(tmp_path) == tmp_path / ".dvc/cache"
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc/config").write_text("[core]\n    remote = storage\n[cache]\n    dir = /large/disk\n")
+    assert dvc_cache(tmp_path) == Path("/large/disk")
+
+
+# --- the table ----------------------------------------------------------------------------------------------
+
+
+def test_the_table_has_a_line_a_finding_and_counts_them() -> None:
+    text = table({"one": [ok("a", "fine")], "two": [note("long name", "so", "do"), problem("b", "bad")]})
+    assert text.splitlines() == [
+        "one",
+        "  ok       a          fine",
+        "",
+        "two",
+        "  note     long name  so; do",
+        "  problem  b          bad",
+        "",
+        "1 problem, 1 note",
+    ]
+
+
+def test_the_command_leaves_with_one_when_there_is_a_problem(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(project)
+    (project / "requirements.txt").write_text("")
+    assert main(["check"]) == 0
+    assert "no problems" in capsys.readouterr().out
+    edit(project, {"train.epochs": 0})
+    assert main(["check"]) == 1
+    assert "train.epochs" in capsys.readouterr().out

@@ -1,0 +1,129 @@
+"""The rules of a low-memory, days-long run: each is told when it is broken, and only then."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from headway.commands.findings import Finding
+from headway.commands.footprint import Footprint, measure_footprint
+from headway.commands.guard_rails import GIB, MIB, Device, inspect_rules
+from project_params import sections_of
+from tiny_prepared import tiny_prepared
+
+LAPTOP = Device(gpu=True, total=4 * GIB, free=3 * GIB)
+SMALL = Footprint(weights=100_000, window=10 * MIB)
+
+
+def rules(
+    sections: dict[str, Any], footprint: Footprint = SMALL, device: Device = LAPTOP, **facts: Any
+) -> dict[str, Finding]:
+    sensors, meta = facts.get("sensors", 64), facts.get("meta")
+    return {finding.name: finding for finding in inspect_rules(sections, sensors, footprint, device, meta)}
+
+
+def test_the_default_parameters_break_no_rule() -> None:
+    assert {finding.status for finding in rules(sections_of()).values()} == {"ok"}
+
+
+def test_more_windows_than_fit_are_a_problem_with_the_number_that_fits() -> None:
+    found = rules(sections_of(runtime={"micro_batch": 512}))["micro-batch"]
+    assert found.status == "problem" and found.help.startswith("set runtime.micro_batch: 128;")
+    tight = rules(sections_of(runtime={"micro_batch": 256}))["micro-batch"]
+    assert tight.status == "note" and "micro_batch: 128" in tight.help
+
+
+def test_one_window_that_does_not_fit_is_a_problem_of_the_model() -> None:
+    found = rules(sections_of(runtime={"micro_batch": 1}), Footprint(weights=1, window=8 * GIB))[
+        "micro-batch"
+    ]
+    assert found.status == "problem" and "shorten windows.history" in found.help
+
+
+@pytest.mark.parametrize(
+    ("lr", "batch_size", "status"),
+    [(0.002, 32, "ok"), (0.004, 32, "note"), (0.004, 64, "ok"), (0.02, 32, "problem"), (0.002, 1, "problem")],
+)
+def test_a_learning_rate_is_judged_by_its_effective_batch(lr: float, batch_size: int, status: str) -> None:
+    assert rules(sections_of(train={"lr": lr, "batch_size": batch_size}))["learning rate"].status == status
+
+
+@pytest.mark.parametrize(
+    ("minutes", "steps", "status"),
+    [(10.0, 10**9, "ok"), (0.0, 500, "ok"), (0.0, 10**6, "problem"), (600.0, 5000, "problem")],
+)
+def test_a_run_that_a_kill_would_cost_hours_is_a_problem(minutes: float, steps: int, status: str) -> None:
+    runtime = {"checkpoint_minutes": minutes, "checkpoint_steps": steps}
+    assert rules(sections_of(runtime=runtime))["checkpoints"].status == status
+
+
+def test_checkpoints_that_no_start_uses_are_a_note() -> None:
+    assert rules(sections_of(runtime={"resume": "never"}))["checkpoints"].status == "note"
+
+
+def test_sizes_beyond_a_small_gpu_are_notes_and_none_on_a_large_one() -> None:
+    sections = sections_of(windows={"history": 120}, ha_gat={"hidden_dim": 128})
+    notes = {"sensors", "windows.history", "ha_gat.hidden_dim"}
+    assert notes <= set(rules(sections, sensors=883))
+    large = Device(gpu=True, total=24 * GIB, free=20 * GIB)
+    assert not notes & set(rules(sections, device=large, sensors=883))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "milestones", "found"),
+    [
+        ("multistep", (), "is constant"),
+        ("multistep", (5, 20), "20 are not reached"),
+        ("cosine", (5,), "are not used"),
+    ],
+)
+def test_a_schedule_that_ignores_what_was_said_is_a_note(
+    schedule: str, milestones: tuple[int, ...], found: str
+) -> None:
+    sections = sections_of(train={"schedule": schedule, "milestones": milestones, "epochs": 12})
+    assert found in rules(sections)["schedule"].found
+
+
+def test_statistics_of_rows_beyond_training_are_a_problem() -> None:
+    meta = tiny_prepared().meta
+    assert (
+        rules(sections_of(), meta=replace(meta, training_rows=meta.splits["train"][1] - 1))[
+            "statistics"
+        ].status
+        == "ok"
+    )
+    assert (
+        rules(sections_of(), meta=replace(meta, training_rows=meta.steps))["statistics"].status == "problem"
+    )
+
+
+def test_windows_in_two_splits_and_lags_into_the_future_are_a_problem() -> None:
+    meta = tiny_prepared().meta
+    assert "share up to 6 steps" in rules(sections_of(), meta=meta)["leakage"].found
+    overlapping = meta.splits | {"validation": (100, 300)}
+    assert rules(sections_of(), meta=replace(meta, splits=overlapping))["leakage"].status == "problem"
+    assert (
+        rules(sections_of(), meta=replace(meta, context=(meta.horizon - 1,)))["leakage"].status == "problem"
+    )
+    apart = {"train": (4, 100), "validation": (106, 200), "test": (206, 300)}
+    assert (
+        "no two splits share a step"
+        in rules(sections_of(), meta=replace(meta, splits=apart))["leakage"].found
+    )
+
+
+def test_memory_is_linear_in_the_sensors_although_few_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    sections = sections_of()
+    estimated = measure_footprint(sections, 48, 300, "fp32")
+    monkeypatch.setattr("headway.commands.footprint.FEW_SENSORS", 48)
+    measured = measure_footprint(sections, 48, 300, "fp32")
+    assert estimated.weights == measured.weights
+    assert estimated.window == pytest.approx(measured.window, rel=0.01)
+
+
+def test_a_longer_history_and_float32_need_more_memory() -> None:
+    plain = measure_footprint(sections_of(), 16, 300, "fp32").window
+    assert measure_footprint(sections_of(windows={"history": 24}), 16, 300, "fp32").window > 1.5 * plain
+    assert measure_footprint(sections_of(), 16, 300, "bf16").window < plain
