@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from headway.data.prepared import PreparedMeta
 from headway.models import ModelParams, build
@@ -69,34 +71,36 @@ def tiny_batch(
 ) -> Batch:
     """Readings near 50 km/h in physical units, a share of them missing (0 and not observed)."""
     random = torch.Generator().manual_seed(seed)
-
-    def readings(*shape: int) -> tuple[torch.Tensor, torch.Tensor]:
-        observed = torch.rand(shape, generator=random) >= missing
-        return (MEAN + STD * torch.randn(shape, generator=random)) * observed, observed
-
-    def calendar(steps: int) -> torch.Tensor:
-        slots = torch.randint(SLOTS_PER_DAY, (batch, steps), generator=random)
-        return torch.stack([slots, torch.randint(7, (batch, steps), generator=random)], -1)
-
-    past = readings(batch, history, nodes, channels)
+    readings, calendar = partial(_readings, random, missing), partial(_calendar, random)
+    recent = readings(batch, history, nodes, channels)
     lagged = readings(batch, history, nodes, lags)
     anchors = readings(batch, horizon, nodes, lags + 2)
     target = readings(batch, horizon, nodes)
     return Batch(
         origin=torch.arange(batch) + history,
-        history=past[0],
-        history_observed=past[1],
-        history_calendar=calendar(history),
+        history=recent[0],
+        history_observed=recent[1],
+        history_calendar=calendar(batch, history),
         covariates=torch.randn(batch, history, covariates, generator=random),
         past=lagged[0],
         past_observed=lagged[1],
         anchors=anchors[0],
         anchors_observed=anchors[1],
         fallback=MEAN + STD * torch.randn(batch, horizon, nodes, generator=random),
-        target_calendar=calendar(horizon),
+        target_calendar=calendar(batch, horizon),
         target=target[0],
         target_observed=target[1],
     )
+
+
+def _readings(random: torch.Generator, missing: float, *shape: int) -> tuple[Tensor, Tensor]:
+    observed = torch.rand(shape, generator=random) >= missing
+    return (MEAN + STD * torch.randn(shape, generator=random)) * observed, observed
+
+
+def _calendar(random: torch.Generator, batch: int, steps: int) -> Tensor:
+    slots = torch.randint(SLOTS_PER_DAY, (batch, steps), generator=random)
+    return torch.stack([slots, torch.randint(7, (batch, steps), generator=random)], -1)
 
 
 def tiny_meta(

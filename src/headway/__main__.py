@@ -3,8 +3,9 @@
     python -m headway check             what is wrong, or worth knowing, before a run
     python -m headway preset            the presets there are
     python -m headway preset NAME       set params.yaml to one of them
+    python -m headway results           the table of the last evaluation
 
-Both are run from the project's root. `check` leaves with 1 when there is a problem.
+All are run from the project's root. `check` leaves with 1 when there is a problem.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from headway.commands.environment import INSTALL, inspect_environment
-from headway.errors import InputError
 from headway.commands.findings import count, problem, table
+from headway.errors import InputError
 
 PARAMS, PRESETS, REQUIREMENTS = Path("params.yaml"), Path("presets"), Path("requirements.txt")
 
@@ -30,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if chosen.command == "check":
             return _check()
+        if chosen.command == "results":
+            return _results(chosen.write)
         return _preset(chosen.name) if chosen.name and not chosen.list else _presets()
     except InputError as error:
         sys.stderr.write(f"error: {error}\n")
@@ -43,6 +46,8 @@ def _parser() -> argparse.ArgumentParser:
     preset = commands.add_parser("preset", help="set params.yaml to a preset")
     preset.add_argument("name", nargs="?", metavar="NAME", help="without it, the presets there are")
     preset.add_argument("--list", action="store_true", help="the presets there are")
+    results = commands.add_parser("results", help="the table of the last evaluation, in Markdown")
+    results.add_argument("--write", type=Path, metavar="PAGE", help="put it between the marks of this page")
     return parser
 
 
@@ -56,6 +61,17 @@ def _check() -> int:
         groups |= inspect_project(Path())
     sys.stdout.write(table(groups))
     return 1 if count(groups, "problem") else 0
+
+
+def _results(page: Path | None) -> int:
+    from headway.commands.results import evaluation_table, write_table
+
+    table = evaluation_table(Path())
+    if page is None:
+        sys.stdout.write(table)
+    else:
+        write_table(page, table)
+    return 0
 
 
 def _preset(name: str) -> int:

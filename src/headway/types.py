@@ -18,7 +18,8 @@ class Batch:
     """Windows of readings, in physical units outside `Standardized` and in z-units inside it.
 
     A window is named by its origin `t`, the row of its first target step: history is rows
-    [t - L, t), target is rows [t, t + H). Every other field is read strictly before the origin.
+    [t - L, t), target is rows [t, t + H). Every other reading is strictly before the origin, but for `fallback`,
+    which is a statistic of the training rows.
 
     Attributes:
         origin: row of the first target step in the prepared array.

@@ -12,16 +12,16 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
-from headway import environment, hardware
 from headway.__main__ import main
+from headway.commands import environment, hardware
 from headway.commands.checks import inspect_data, inspect_prepared, inspect_project
-from headway.data.prepare import prepare
 from headway.commands.environment import inspect_environment
-from headway.errors import InputError
 from headway.commands.findings import Finding, note, ok, problem, table
 from headway.commands.hardware import GIB, dvc_cache, inspect_hardware
-from headway.params import load_document
 from headway.commands.sections import read_sections
+from headway.data.prepare import prepare
+from headway.errors import InputError
+from headway.params import load_document
 from project_params import ROOT, sections_of
 from worlds import write_raw_world
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from headway.__main__ import main
-from headway.errors import InputError
-from headway.params import load_document
 from headway.commands.presets import apply_preset, list_presets
 from headway.commands.sections import read_sections
+from headway.errors import InputError
+from headway.params import load_document
 from project_params import ROOT
 
 PRESETS = ROOT / "presets"

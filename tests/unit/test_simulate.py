@@ -67,7 +67,7 @@ def test_an_old_folder_is_replaced_whole_and_leftovers_vanish(folder: Path, tmp_
     old = tmp_path / "simulated"
     old.mkdir()
     (old / "series_occupancy.parquet").write_text("of an earlier version")
-    (tmp_path / ".simulated.partial").mkdir()
+    (tmp_path / ".simulated.tmp").mkdir()
     simulate(PARAMS, old)
     assert [path.name for path in tmp_path.iterdir()] == ["simulated"]
     assert {path.name for path in old.iterdir()} == {path.name for path in folder.iterdir()}

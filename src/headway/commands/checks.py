@@ -14,18 +14,18 @@ from typing import Any, Literal
 import psutil
 import torch
 
-from headway.data.grid import choose_grid, choose_step
-from headway.data.parquet import listing, read_times
-from headway.data.prepared import Prepared, PreparedMeta, open_prepared
-from headway.data.raw import read_raw
-from headway.data.split import describe_seconds, resolve_lags, split_origins
-from headway.errors import InputError
 from headway.commands.findings import Finding, note, ok, problem
 from headway.commands.footprint import measure_footprint
 from headway.commands.guard_rails import Device, inspect_rules
 from headway.commands.hardware import gpu_bytes, inspect_hardware, resume_store
 from headway.commands.runs import inspect_runs
 from headway.commands.sections import heading_and_problems, read_sections
+from headway.data.grid import choose_grid, choose_step
+from headway.data.parquet import listing, read_times
+from headway.data.prepared import Prepared, PreparedMeta, open_prepared
+from headway.data.raw import read_raw
+from headway.data.split import describe_seconds, resolve_lags, split_origins
+from headway.errors import InputError
 from headway.training.precision import resolve_precision
 
 SIMULATED = "simulated"

@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from headway.data.prepared import PreparedMeta
 from headway.commands.findings import Finding, note, ok, problem
 from headway.commands.footprint import Footprint
+from headway.data.prepared import PreparedMeta
 from headway.training.course import TrainParams
 from headway.training.run import RuntimeParams
 

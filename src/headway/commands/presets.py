@@ -17,9 +17,9 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
+from headway.commands.sections import heading_and_problems, read_sections
 from headway.errors import InputError
 from headway.params import load_document
-from headway.commands.sections import heading_and_problems, read_sections
 
 BLOCK_MARK = 3  # place of the token by which ruamel knows that a key's comment precedes a block
 

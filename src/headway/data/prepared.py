@@ -23,9 +23,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -37,6 +35,7 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from headway.atomic import replacing_folder
 from headway.errors import InputError
 
 FILES = (
@@ -152,7 +151,7 @@ def write_prepared(
         covariate_scale: mean and std of each covariate.
     Returns: the meta that was written.
     """
-    with _replacing(out) as folder:
+    with replacing_folder(out) as folder:
         shape = (meta.steps, meta.sensors, len(meta.channels))
         scales = _write_channels(folder, shape, channels)
         np.save(folder / "time.npy", time.astype(np.int64, copy=False))
@@ -203,24 +202,6 @@ def open_prepared(folder: Path | str, verify: bool = True) -> Prepared:
         scaler={name: np.asarray(numbers, np.float32) for name, numbers in scaler.items()},
         manifest=hashlib.sha256(canonical.encode()).hexdigest(),
     )
-
-
-@contextmanager
-def _replacing(out: Path) -> Iterator[Path]:
-    """A folder to write into that becomes `out` when the block ends well, and vanishes when it does not."""
-    folder, old = out.with_name(f".{out.name}.tmp"), out.with_name(f".{out.name}.old")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    for left_over in (folder, old):  # of a run that was killed
-        shutil.rmtree(left_over, ignore_errors=True)
-    folder.mkdir()
-    try:
-        yield folder
-        if out.exists():
-            out.replace(old)
-        folder.replace(out)
-    finally:
-        for left_over in (folder, old):
-            shutil.rmtree(left_over, ignore_errors=True)
 
 
 def _write_channels(

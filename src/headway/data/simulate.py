@@ -14,7 +14,6 @@ The same parameters give the same bytes. Timestamps mark the begin of the step t
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from annotated_types import Ge, Interval
 from jaxtyping import Float, Float32
 from ruamel.yaml import YAML
 
+from headway.atomic import replacing_folder
 from headway.data.detectors import draw_outages, read_flow, read_speed
 from headway.data.road_conditions import (
     Incidents,
@@ -105,18 +105,11 @@ class World:
 def simulate(params: SimulateParams, folder: Path) -> None:
     """Replace `folder` by the world of `params`; an interrupted run leaves the old one alone."""
     world = drive_world(params)
-    partial, old = folder.with_name(f".{folder.name}.partial"), folder.with_name(f".{folder.name}.old")
-    for left_over in (partial, old):  # of a run that was killed
-        shutil.rmtree(left_over, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for name, table in _tables(params, world).items():
-        pq.write_table(table, partial / f"{name}.parquet", compression="zstd", write_page_checksum=True)
-    with (partial / "dataset.yaml").open("w", encoding="utf-8") as file:
-        YAML(typ="safe", pure=True).dump({**_DATASET, "step_minutes": params.step_minutes}, file)
-    if folder.exists():
-        folder.replace(old)
-    partial.replace(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    with replacing_folder(folder) as draft:
+        for name, table in _tables(params, world).items():
+            pq.write_table(table, draft / f"{name}.parquet", compression="zstd", write_page_checksum=True)
+        with (draft / "dataset.yaml").open("w", encoding="utf-8") as file:
+            YAML(typ="safe", pure=True).dump({**_DATASET, "step_minutes": params.step_minutes}, file)
 
 
 def control_minutes(step_minutes: int) -> int:

@@ -89,11 +89,7 @@ def build(
             from headway.models.st_mamba import STMamba
 
             own = sections["st_mamba"]
-            if own.expand * width % own.head_dim:
-                raise InputError(
-                    f"st_mamba.head_dim: {own.head_dim} does not divide st_mamba.expand * "
-                    f"{choice.spatial}.hidden_dim = {own.expand * width}"
-                )
+            _check_heads(own.head_dim, own.expand * width, f"st_mamba.expand * {choice.spatial}.hidden_dim")
             model = STMamba(
                 own,
                 d=width,
@@ -107,6 +103,11 @@ def build(
             assert_never(unknown)
     mix = AnchorMix(meta.sensors, meta.horizon, anchors) if choice.anchors else None
     return Standardized(model, mix, mean, std)
+
+
+def _check_heads(head_dim: int, inner: int, keys: str) -> None:
+    if inner % head_dim:
+        raise InputError(f"st_mamba.head_dim: {head_dim} does not divide {keys} = {inner}")
 
 
 def _embedding(own: Any, width: int, meta: PreparedMeta) -> WindowEmbedding:
