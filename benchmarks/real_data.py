@@ -29,8 +29,8 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parent.parent
 PASSES = 30  # over the training windows, at most
-LOOKS = 15  # at the validation windows
-VALIDATION_WINDOWS = 512
+LOOKS = 8  # at the validation windows
+VALIDATION_WINDOWS = 256
 TRIAL_STEPS = 24
 DAY_MINUTES = 1440
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
+from headway.atomic import write_text
 from headway.data.prepare import PreprocessParams, prepare
 from headway.data.report import summary
 from headway.data.split import WindowsParams
@@ -20,16 +21,13 @@ def main() -> None:
     raw = Path("data/raw") / params["dataset"]
     quality = prepare(raw, Path("data/prepared"), params["preprocess"], params["windows"])
     logging.info("\n".join(summary(quality)))
-    metrics = Path("metrics/preprocess/quality.json")
-    metrics.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = metrics.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(quality, sort_keys=True, indent=2) + "\n")
-    unfinished.replace(metrics)
+    text = json.dumps(quality, sort_keys=True, indent=2) + "\n"
+    write_text(Path("metrics/preprocess/quality.json"), text)
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         main()
-    except InputError as error:
+    except (InputError, OSError) as error:
         sys.exit(f"error: {error}")

@@ -14,7 +14,7 @@ def main() -> None:
     try:
         params = read_params("params.yaml", {"simulate": SimulateParams})
         simulate(params["simulate"], Path("data/raw/simulated"))
-    except InputError as error:
+    except (InputError, OSError) as error:
         sys.exit(f"error: {error}")
 
 

@@ -30,5 +30,5 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         main()
-    except (InputError, Stopped) as error:
+    except (InputError, Stopped, OSError) as error:
         sys.exit(f"error: {error}")

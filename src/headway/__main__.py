@@ -4,6 +4,8 @@
     python -m headway preset            the presets there are
     python -m headway preset NAME       set params.yaml to one of them
     python -m headway results           the table of the last evaluation
+    python -m headway runs              the unfinished and finished runs in .resume
+    python -m headway runs --prune      remove those that params.yaml does not describe and nobody trains
 
 All are run from the project's root. `check` leaves with 1 when there is a problem.
 """
@@ -31,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if chosen.command == "check":
             return _check()
+        if chosen.command == "runs":
+            return _runs(chosen.prune)
         if chosen.command == "results":
             return _results(chosen.write)
         return _preset(chosen.name) if chosen.name and not chosen.list else _presets()
@@ -48,6 +52,10 @@ def _parser() -> argparse.ArgumentParser:
     preset.add_argument("--list", action="store_true", help="the presets there are")
     results = commands.add_parser("results", help="the table of the last evaluation, in Markdown")
     results.add_argument("--write", type=Path, metavar="PAGE", help="put it between the marks of this page")
+    runs = commands.add_parser("runs", help="the unfinished and finished runs in .resume")
+    runs.add_argument(
+        "--prune", action="store_true", help="remove those of other parameters that nobody trains"
+    )
     return parser
 
 
@@ -71,6 +79,19 @@ def _results(page: Path | None) -> int:
         sys.stdout.write(table)
     else:
         write_table(page, table)
+    return 0
+
+
+def _runs(prune: bool) -> int:
+    from headway.commands.checks import inspect_prepared
+    from headway.commands.hardware import resume_store
+    from headway.commands.runs import list_runs, prune_runs, runs_table
+    from headway.commands.sections import read_sections
+
+    sections = read_sections(PARAMS)
+    _, prepared = inspect_prepared(sections, Path())
+    runs = list_runs(resume_store(Path()), sections, prepared.manifest if prepared else "")
+    sys.stdout.write(prune_runs(runs) if prune else runs_table(runs))
     return 0
 
 

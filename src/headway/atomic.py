@@ -5,7 +5,6 @@ Both are written under a hidden sibling name and renamed: a rename is one step o
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,7 +32,7 @@ def replacing_folder(out: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """Write a text file; `path` holds its old content until it holds all of the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    draft = path.with_name(f".{path.name}.tmp")  # one name: what a killed run left is overwritten
     try:
         draft.write_text(text, encoding="utf-8", newline="\n")
         draft.replace(path)

@@ -1,60 +1,28 @@
-"""A run that is interrupted and continued ends with the bits of one that was not (faults 1-3, 23, 26, 27)."""
+"""A run that is interrupted and continued ends with the bits of one that was not (faults 1-3, 10, 23, 34)."""
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
-from dataclasses import replace
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from interrupt import Killed, checkpoints, run_folder, train_until
 from safetensors.torch import load_file, save_file
 
 from headway.data.prepared import Prepared
 from headway.training import loop, nonfinite
-from headway.training.checkpoint import _fingerprint, list_checkpoints
+from headway.training.checkpoint import _fingerprint
 from headway.training.nonfinite import NonFinite
-from headway.training.resume import KIND
 from headway.training.run import Run
-from tiny_run import SECTIONS, TRAIN, results, train_params, train_tiny
+from tiny_run import TRAIN, results, train_params, train_tiny
 
 STEPS = TRAIN.epochs * TRAIN.epoch_steps
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing catches it, nothing is saved."""
-
-
-@pytest.fixture
-def whole(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """What a run that nobody interrupts leaves."""
-    folder = tmp_path / "whole"
-    folder.mkdir()
-    with monkeypatch.context() as context:
-        context.chdir(folder)
-        context.setenv("DVC_ROOT", str(folder))
-        train_tiny(folder, prepared)
-    return results(folder)
-
-
-def kill_before_step(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Die when `step` steps are done and the next is about to begin."""
-    original = loop.take_step
-
-    def take_step(state: Any, *rest: Any) -> float:
-        if state.progress.step == step:
-            raise Killed
-        return original(state, *rest)
-
-    monkeypatch.setattr(loop, "take_step", take_step)
-
-
-def run_folder(project: Path) -> Path:
-    (folder,) = (project / ".resume/train").iterdir()
-    return folder
 
 
 def test_two_runs_of_one_experiment_leave_the_same_bytes(
@@ -62,32 +30,25 @@ def test_two_runs_of_one_experiment_leave_the_same_bytes(
 ) -> None:
     train_tiny(project, prepared)
     assert results(project) == whole
-    assert {"models/train/model.safetensors", "models/train/README.md", "metrics/train/metrics.json"} <= set(
-        whole
-    )
+    named = {"models/train/model.safetensors", "models/train/README.md", "metrics/train/metrics.json"}
+    assert named <= set(whole)
 
 
 @pytest.mark.parametrize("step", [0, 1, 3, 4, 5, 8, STEPS - 1])
 def test_fault_01_a_kill_at_any_step_changes_no_bit(
-    step: int, prepared: Prepared, project: Path, whole: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    step: int, prepared: Prepared, project: Path, whole: dict[str, str]
 ) -> None:
-    with monkeypatch.context() as context:
-        kill_before_step(step, context)
-        with pytest.raises(Killed):
-            train_tiny(project, prepared)
+    train_until(step, project, prepared)
     assert not (project / "models").exists()
     train_tiny(project, prepared)
     assert results(project) == whole
 
 
 def test_fault_01_a_kill_at_every_step_changes_no_bit(
-    prepared: Prepared, project: Path, whole: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    prepared: Prepared, project: Path, whole: dict[str, str]
 ) -> None:
     for step in range(2, STEPS, 2):
-        with monkeypatch.context() as context:
-            kill_before_step(step, context)
-            with pytest.raises(Killed):
-                train_tiny(project, prepared)
+        train_until(step, project, prepared)
     train_tiny(project, prepared)
     assert results(project) == whole
 
@@ -115,16 +76,14 @@ def test_fault_02_and_03_an_asked_for_stop_saves_the_step_and_says_so_by_its_exi
 
     def exit_code(_: Run) -> int:
         asked["times"] += 1
-        return code if asked["times"] > 10 else 0
+        return code if asked["times"] > 5 else 0
 
     with monkeypatch.context() as context:
         context.setattr(Run, "exit_code", exit_code)
         with pytest.raises(SystemExit) as stopped:
             train_tiny(project, prepared, checkpoint_steps=1000)
     assert stopped.value.code == code
-    assert list_checkpoints(run_folder(project), KIND), (
-        "the step it stopped at is saved, whatever the cadence"
-    )
+    assert checkpoints(project)[0].name.endswith("06"), "the step it stopped at, whatever the cadence"
     train_tiny(project, prepared)
     assert results(project) == whole
 
@@ -139,67 +98,30 @@ def test_fault_03_a_budget_of_hours_stops_with_75(
     assert results(project) == whole
 
 
-def test_fault_23_curves_have_neither_doubled_nor_missing_rows(
-    prepared: Prepared, project: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("jump", [-40 * 365 * 86_400, 10 * 365 * 86_400], ids=["back", "forth"])
+def test_fault_10_a_clock_that_jumps_in_another_time_zone_changes_nothing(
+    jump: int, prepared: Prepared, project: Path, whole: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    train_until(5, project, prepared)
+    for path in run_folder(project).rglob("*"):
+        os.utime(path, (0, 0))  # dates of files decide nothing either
+    now = time.time
     with monkeypatch.context() as context:
-        kill_before_step(9, context)
-        with pytest.raises(Killed):
-            train_tiny(project, prepared)
+        context.setattr(time, "time", lambda: now() + jump)
+        context.setenv("TZ", "Pacific/Kiritimati")
+        time.tzset()
+        train_until(9, project, prepared)
+    time.tzset()
+    assert [path.name[-2:] for path in checkpoints(project)] == ["08", "06"], "the newest steps are kept"
+    train_tiny(project, prepared)
+    assert results(project) == whole
+
+
+def test_fault_23_curves_have_neither_doubled_nor_missing_rows(prepared: Prepared, project: Path) -> None:
+    train_until(9, project, prepared)
     train_tiny(project, prepared)
     rows = (project / "metrics/train/plots/metrics/val/mae.tsv").read_text().splitlines()[1:]
     assert [row.split("\t")[0] for row in rows] == ["1", "2", "3"]
-
-
-def test_fault_26_other_parameters_start_fresh_and_the_difference_is_said(
-    prepared: Prepared, project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    with monkeypatch.context() as context:
-        kill_before_step(6, context)
-        with pytest.raises(Killed):
-            train_tiny(project, prepared)
-    caplog.set_level(logging.INFO)
-    train_tiny(project, prepared, train=train_params(lr=0.02))
-    assert "train.lr: 0.01 -> 0.02" in caplog.text
-    assert "resuming" not in caplog.text
-
-
-def test_going_back_to_the_old_parameters_continues_the_old_run(
-    prepared: Prepared, project: Path, whole: dict[str, str], monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:  # fmt: skip
-    with monkeypatch.context() as context:
-        kill_before_step(7, context)
-        with pytest.raises(Killed):
-            train_tiny(project, prepared)
-    train_tiny(project, prepared, train=train_params(lr=0.02))
-    caplog.set_level(logging.INFO)
-    train_tiny(project, prepared)
-    assert f"resuming at step 6 of {STEPS}" in caplog.text
-    assert results(project) == whole
-
-
-def test_fault_27_another_runtime_continues_the_same_run(
-    prepared: Prepared, project: Path, whole: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as context:
-        kill_before_step(6, context)
-        with pytest.raises(Killed):
-            train_tiny(project, prepared)
-    train_tiny(project, prepared, checkpoint_steps=3, keep_runs=2)
-    assert results(project) == whole
-
-
-def test_resume_never_starts_over(
-    prepared: Prepared, project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    with monkeypatch.context() as context:
-        kill_before_step(6, context)
-        with pytest.raises(Killed):
-            train_tiny(project, prepared)
-    caplog.set_level(logging.INFO)
-    train_tiny(project, prepared, resume="never")
-    assert "resuming" not in caplog.text
 
 
 def test_more_epochs_continue_a_finished_run_where_the_schedule_allows_it(
@@ -219,25 +141,6 @@ def test_more_epochs_continue_a_finished_run_where_the_schedule_allows_it(
     assert results(fresh) == results(project)
 
 
-def test_fewer_epochs_than_a_finished_run_start_fresh(
-    prepared: Prepared, project: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    train_tiny(project, prepared)
-    caplog.set_level(logging.INFO)
-    shorter = train_tiny(project, prepared, train=train_params(epochs=1))
-    assert "starting fresh" in caplog.text
-    assert shorter.progress.step == TRAIN.epoch_steps
-
-
-def test_more_epochs_of_a_cosine_are_another_run(
-    prepared: Prepared, project: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    train_tiny(project, prepared, train=train_params(schedule="cosine"))
-    caplog.set_level(logging.INFO)
-    train_tiny(project, prepared, train=train_params(schedule="cosine", epochs=4))
-    assert "train.epochs: 3 -> 4" in caplog.text
-
-
 def test_fault_34_a_loss_that_is_not_finite_stops_before_the_update_and_is_repeated_exactly(
     prepared: Prepared, project: Path, whole: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,31 +157,39 @@ def test_fault_34_a_loss_that_is_not_finite_stops_before_the_update_and_is_repea
             train_tiny(project, prepared)
     report = json.loads((run_folder(project) / nonfinite.REPORT).read_text())
     assert report["step"] == 5 and len(report["origins"]) == TRAIN.batch_size
-    assert list_checkpoints(run_folder(project), KIND)[0].name.endswith("5")
+    assert checkpoints(project)[0].name.endswith("05")
     train_tiny(project, prepared)
     assert results(project) == whole, "nothing of the spoiled step was kept"
 
 
 PARTS = (".exp_avg", ".exp_avg_sq", ".step", "model.", "step", "updates", "epoch_error", "curve", "best_mae")
+COSINE = train_params(schedule="cosine")  # the rate of every update differs
+
+
+@pytest.fixture(scope="module")
+def paused(
+    prepared: Prepared, tmp_path_factory: pytest.TempPathFactory, whole: object
+) -> tuple[Path, dict[str, str]]:
+    """The .resume of a run killed at step 6, and what it leaves when it is continued."""
+    folder = tmp_path_factory.mktemp("paused")
+    with pytest.MonkeyPatch.context() as context:
+        context.chdir(folder)
+        context.setenv("DVC_ROOT", str(folder))
+        train_until(6, folder, prepared, train=COSINE)
+        shutil.copytree(folder / ".resume", folder / "kept")
+        train_tiny(folder, prepared, train=COSINE)
+    return folder / "kept", results(folder)
 
 
 @pytest.mark.parametrize("part", PARTS)
 def test_a_state_with_a_part_spoiled_does_not_continue_to_the_same_bits(
-    part: str, prepared: Prepared, project: Path, monkeypatch: pytest.MonkeyPatch
+    part: str, prepared: Prepared, project: Path, paused: tuple[Path, dict[str, str]]
 ) -> None:
     """Were this test to fail for a part, the equality tests above would not be watching it."""
-    train = train_params(schedule="cosine")  # the rate of every update differs
-    with monkeypatch.context() as context:
-        kill_before_step(6, context)
-        with pytest.raises(Killed):
-            train_tiny(project, prepared, train=train)
-    shutil.copytree(project / ".resume", project / "kept")
-    train_tiny(project, prepared, train=train)
-    whole = results(project)
-    shutil.rmtree(project / ".resume")
-    shutil.move(project / "kept", project / ".resume")
-    spoil(list_checkpoints(run_folder(project), KIND)[0], part)
-    train_tiny(project, prepared, train=train)
+    kept, whole = paused
+    shutil.copytree(kept, project / ".resume")
+    spoil(checkpoints(project)[0], part)
+    train_tiny(project, prepared, train=COSINE)
     assert results(project) != whole
 
 
@@ -301,65 +212,3 @@ def spoil(checkpoint: Path, part: str) -> None:
     (checkpoint / "state.json").write_text(json.dumps(state))
     manifest = {name: _fingerprint(checkpoint / name) for name in ("tensors.safetensors", "state.json")}
     (checkpoint / "manifest.json").write_text(json.dumps(manifest))
-
-
-def test_resume_same_params_continues_across_a_change_of_code_and_the_card_says_so(
-    prepared: Prepared, project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    with monkeypatch.context() as context:
-        kill_before_step(6, context)
-        with pytest.raises(Killed):
-            train_tiny(project, prepared)
-    monkeypatch.setattr("headway.training.experiment.code_digest", lambda *_: "changed")
-    caplog.set_level(logging.INFO)
-    trained = train_tiny(project, prepared, resume="same-params")
-    assert f"resuming at step 6 of {STEPS}" in caplog.text
-    assert trained.progress.notes
-    assert trained.progress.notes[0] in (project / "models/train/README.md").read_text()
-
-
-def test_fault_29_a_change_of_code_starts_fresh_by_default(
-    prepared: Prepared, project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    with monkeypatch.context() as context:
-        kill_before_step(6, context)
-        with pytest.raises(Killed):
-            train_tiny(project, prepared)
-    monkeypatch.setattr("headway.training.experiment.code_digest", lambda *_: "changed")
-    caplog.set_level(logging.INFO)
-    train_tiny(project, prepared)
-    assert "starting fresh; an earlier run differs in code" in caplog.text
-
-
-def test_fault_31_another_major_version_of_torch_starts_fresh(
-    prepared: Prepared, project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    with monkeypatch.context() as context:
-        kill_before_step(6, context)
-        with pytest.raises(Killed):
-            train_tiny(project, prepared)
-    monkeypatch.setattr("headway.training.experiment.torch.__version__", "3.0.0")
-    caplog.set_level(logging.INFO)
-    train_tiny(project, prepared)
-    assert "differs in torch" in caplog.text
-
-
-def test_fault_28_other_data_starts_fresh(
-    prepared: Prepared, project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    with monkeypatch.context() as context:
-        kill_before_step(6, context)
-        with pytest.raises(Killed):
-            train_tiny(project, prepared)
-    caplog.set_level(logging.INFO)
-    train_tiny(project, replace(prepared, manifest="1" * 64))
-    assert "differs in prepared" in caplog.text
-
-
-def test_a_model_of_other_operator_trains_too(prepared: Prepared, project: Path) -> None:
-    from headway.nn.none import NoneParams
-
-    choice = replace(SECTIONS["model"], spatial="none", anchors=False)
-    sections = {**SECTIONS, "model": choice, "none": NoneParams(hidden_dim=8)}
-    del sections["ha_gat"]
-    assert train_tiny(project, prepared, sections=sections).progress.step == STEPS

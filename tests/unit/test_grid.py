@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headway.data.grid import (
-    Duplicates,
     Grid,
     choose_grid,
     choose_step,

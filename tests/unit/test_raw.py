@@ -235,3 +235,16 @@ def test_what_cannot_be_true_is_refused(tmp_path: Path, line: str, part: str) ->
     with pytest.raises(InputError, match=r"dataset\.yaml") as caught:
         read_facts(tmp_path / "dataset.yaml")
     assert part in str(caught.value)
+
+
+def test_the_row_numbers_pandas_adds_are_no_sensor(tmp_path: Path) -> None:
+    folder = write_raw_world(tmp_path / "x", ids=("a", "b"))
+    shuffled = pd.read_parquet(folder / "series.parquet").sample(frac=1, random_state=0)
+    shuffled.to_parquet(folder / "series.parquet")  # with its index, as to_parquet does when told nothing
+    assert list(read(folder).sensors["sensor_id"]) == ["a", "b"]
+
+
+def test_timestamps_as_the_index_of_a_pandas_table_are_found(tmp_path: Path) -> None:
+    folder = write_raw_world(tmp_path / "x", ids=("a", "b"))
+    pd.read_parquet(folder / "series.parquet").set_index("timestamp").to_parquet(folder / "series.parquet")
+    assert list(read(folder).sensors["sensor_id"]) == ["a", "b"]

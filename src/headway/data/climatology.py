@@ -1,7 +1,7 @@
-"""What is usual: the median reading of each sensor at each time of week.
+"""What is usual: the mean reading of each sensor at each time of week, the "historical average" of the field.
 
 Enters: training readings [step, node], NaN where not observed, and the calendar. Leaves: climatology
-[time of week, node]. The median, because incidents and outages must not move what is usual.
+[time of week, node].
 
 Glossary: time of week = day of week * slots per day + slot of day.
 """
@@ -19,7 +19,7 @@ BLOCK = 64  # sensors at once: their training rows stay within the processor's c
 def weekly_climatology(
     readings: Float[np.ndarray, "step node"], calendar: Int16[np.ndarray, "step 2"], slots: int
 ) -> Float[np.ndarray, "time_of_week node"]:
-    """Medians with fallback: time of week, time of day, the sensor, the median sensor, 0."""
+    """Means with fallback: time of week, time of day, the sensor, the mean sensor, 0."""
     week = _groups(time_of_week(calendar, slots), 7 * slots)
     day = _groups(calendar[:, 0].astype(np.int64), slots)
     always = _groups(np.zeros(len(readings), dtype=np.int64), 1)
@@ -27,11 +27,11 @@ def weekly_climatology(
     own = np.empty((1, readings.shape[1]), dtype=np.float32)
     for first in range(0, readings.shape[1], BLOCK):
         block = np.ascontiguousarray(readings[:, first : first + BLOCK])
-        own[:, first : first + BLOCK] = _medians(block, always)
-        usual = np.tile(_medians(block, day), (7, 1))
-        weekly = _medians(block, week)
+        own[:, first : first + BLOCK] = _means(block, always)
+        usual = np.tile(_means(block, day), (7, 1))
+        weekly = _means(block, week)
         table[:, first : first + BLOCK] = np.where(np.isnan(weekly), usual, weekly)
-    anywhere = np.nanmedian(own) if not np.isnan(own).all() else np.float32(0)
+    anywhere = np.nanmean(own) if not np.isnan(own).all() else np.float32(0)
     own = np.where(np.isnan(own), anywhere, own)
     return np.where(np.isnan(table), own, table).astype(np.float32)
 
@@ -41,18 +41,14 @@ def _groups(keys: Int64[np.ndarray, " step"], count: int) -> list[np.ndarray]:
     return np.split(order, np.searchsorted(keys[order], np.arange(1, count)))
 
 
-def _medians(
+def _means(
     readings: Float[np.ndarray, "step node"], groups: list[np.ndarray]
 ) -> Float[np.ndarray, "group node"]:
-    """Median of the observed readings of each group of rows, NaN where there is none."""
-    medians = np.full((len(groups), readings.shape[1]), np.nan, dtype=np.float32)
-    columns = np.arange(readings.shape[1])
+    """Mean of the observed readings of each group of rows, NaN where there is none."""
+    means = np.full((len(groups), readings.shape[1]), np.nan, dtype=np.float32)
     for index, rows in enumerate(groups):
-        if not len(rows):
-            continue
-        ordered = np.sort(readings[rows], axis=0)  # NaN sorts last
-        count = len(rows) - np.isnan(ordered).sum(axis=0)
-        low, high = np.maximum(count - 1, 0) // 2, count // 2
-        middle = (ordered[low, columns] + ordered[np.minimum(high, len(rows) - 1), columns]) / 2
-        medians[index] = np.where(count > 0, middle, np.nan)
-    return medians
+        group = readings[rows]
+        count = (~np.isnan(group)).sum(axis=0)
+        total = np.nansum(group, axis=0, dtype=np.float64)
+        means[index] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return means

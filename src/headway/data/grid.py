@@ -1,6 +1,6 @@
 """Rows in file order onto the regular UTC grid; readings that are none become NaN.
 
-Enters: UTC seconds and readings [row, column] of a file. Leaves: readings [step, column], NaN where
+Enters: UTC seconds and readings [row, column] of a file; `path` is what messages call it. Leaves: readings [step, column], NaN where
 nothing was read, and counts of what was found.
 
 Glossary: slot = number of the step a row belongs to; conflict = two different readings of one sensor in one
@@ -12,16 +12,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int64
 
 from headway.data.parquet import listing
+from headway.data.rules import Duplicates, OffGrid
 from headway.errors import InputError
 
-Duplicates = Literal["mean", "last", "error"]
-OffGrid = Literal["error", "round"]
 SPARSEST = 100  # steps a row: a grid emptier than this comes from a stray timestamp or a wrong step
 BLOCK = 64  # columns resolved at once
 
@@ -57,7 +55,7 @@ class Placement:
     outside: int
 
 
-def choose_step(utc: Int64[np.ndarray, " row"], path: Path) -> int:
+def choose_step(utc: Int64[np.ndarray, " row"], path: Path | str) -> int:
     """Seconds of the most common difference between two times; the shortest of equally common ones.
 
     Raises: InputError when there are fewer than two times.
@@ -68,7 +66,7 @@ def choose_step(utc: Int64[np.ndarray, " row"], path: Path) -> int:
     return int(differences[counts.argmax()])
 
 
-def choose_grid(utc: Int64[np.ndarray, " row"], step: int, path: Path) -> Grid:
+def choose_grid(utc: Int64[np.ndarray, " row"], step: int, path: Path | str) -> Grid:
     """The grid from the first to the last row, in the phase most rows are in.
 
     Raises: InputError when there is no row, or the grid would be nearly empty.
@@ -88,7 +86,9 @@ def choose_grid(utc: Int64[np.ndarray, " row"], step: int, path: Path) -> Grid:
     return Grid(first=first * step + phase, step=step, steps=steps)
 
 
-def place_rows(utc: Int64[np.ndarray, " row"], grid: Grid, off_grid: OffGrid, path: Path) -> Placement:
+def place_rows(
+    utc: Int64[np.ndarray, " row"], grid: Grid, off_grid: OffGrid, path: Path | str
+) -> Placement:
     """The slot of each row.
 
     Raises: InputError naming the first rows between two steps when `off_grid` is "error".
@@ -151,7 +151,7 @@ def to_grid(
     grid: Grid,
     duplicates: Duplicates,
     names: Sequence[str],
-    path: Path,
+    path: Path | str,
 ) -> tuple[Float[np.ndarray, "step column"], Int64[np.ndarray, " column"]]:
     """Readings onto the grid; regular rows are returned as they are, without a copy.
 
@@ -210,7 +210,11 @@ def _resolve(
 
 
 def _conflict_message(
-    path: Path, names: Sequence[str], slots: Int64[np.ndarray, " slot"], conflict: np.ndarray, grid: Grid
+    path: Path | str,
+    names: Sequence[str],
+    slots: Int64[np.ndarray, " slot"],
+    conflict: np.ndarray,
+    grid: Grid,
 ) -> str:
     places = [
         f"{names[column]} at {iso(grid.first + grid.step * int(slots[row]))}"

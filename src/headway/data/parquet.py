@@ -35,12 +35,23 @@ class Times:
 
 
 def read_times(path: Path, zone: str) -> Times:
-    """Timestamps of a file as UTC seconds; naive ones are civil time of `zone`.
+    """Timestamps of a file; naive ones are civil time of `zone`.
 
-    Raises: InputError naming the rows that have no timestamp, an absurd one, or one that the zone skips.
+    Raises: InputError as to_times does.
     """
     column = read_parquet(path, [TIME])[TIME]
-    stamps = column.to_numpy()
+    aware = pa.types.is_timestamp(column.type) and bool(column.type.tz)
+    return to_times(column.to_numpy(), aware, zone, path)
+
+
+def to_times(stamps: np.ndarray, aware: bool, zone: str, path: Path | str) -> Times:
+    """Timestamps as UTC seconds.
+
+    Args:
+        stamps: datetime64 of any unit, in UTC where `aware`, else civil time of `zone`.
+        path: where they come from, for messages.
+    Raises: InputError naming the rows that have no timestamp, an absurd one, or one that the zone skips.
+    """
     if np.isnat(stamps).any():
         raise InputError(
             f"{path}: column {TIME} is empty in {describe_rows(np.isnat(stamps))}; remove or mend them"
@@ -53,14 +64,15 @@ def read_times(path: Path, zone: str) -> Times:
             f"{path}: column {TIME} is before 1900 or after 2200 in {describe_rows(absurd, stamps)}"
         )
     seconds = stamps.astype(np.int64)
-    if pa.types.is_timestamp(column.type) and column.type.tz:
+    if aware:
         return Times(utc=seconds, repeated=0)
     utc, repeated, nonexistent = to_utc(seconds, zone)
     if nonexistent.any():
         raise InputError(
             f"{path}: local times that {zone} skips when the clocks go forward: "
-            f"{describe_rows(nonexistent, stamps)}; if the data's clock is never changed, set time_zone in "
-            "dataset.yaml to UTC or a fixed zone such as Etc/GMT-1, else remove the rows"
+            f"{describe_rows(nonexistent, stamps)}; if the data's clock is never changed, give the timestamps "
+            "a zone, or set time_zone in dataset.yaml to UTC or a fixed zone such as Etc/GMT-1; else remove "
+            "the rows"
         )
     return Times(utc=utc, repeated=int(repeated.sum()))
 

@@ -19,14 +19,15 @@ from annotated_types import Interval
 
 from headway.data.calendar import civil_calendar, slots_per_day
 from headway.data.climatology import weekly_climatology
-from headway.data.grid import Duplicates, Grid, OffGrid, choose_grid, choose_step
+from headway.data.grid import Grid, choose_grid, choose_step
 from headway.data.parquet import Times, listing, read_times
 from headway.data.prepared import Channel, PreparedMeta, write_prepared
 from headway.data.quality import Unusable, find_unusable
 from headway.data.raw import RawFolder, read_raw
 from headway.data.report import Plan, describe_input, quality_report
+from headway.data.rules import NO_BOUNDS, Bounds, Duplicates, OffGrid, Rules
 from headway.data.scale import Scaling, column_moments, scale_of
-from headway.data.series import NO_BOUNDS, Bounds, Rules, Variable, read_covariates, read_variable
+from headway.data.series import Variable, read_covariates, read_variable
 from headway.data.split import WindowsParams, resolve_lags, split_origins
 from headway.errors import InputError
 from headway.graph.neighbors import MAX_NEIGHBORS, GraphChoice, build_neighbors
@@ -78,7 +79,7 @@ def prepare(raw: Path, out: Path, preprocess: PreprocessParams, windows: Windows
     inputs: dict[str, dict[str, Any]] = {}
     meta = write_prepared(
         out,
-        meta=_meta(folder, sensors, plan, preprocess, windows),
+        meta=_meta(folder, sensors, plan, preprocess, windows, covariates.held),
         channels=_channels(folder, sensors, target, plan, preprocess, windows.inputs, inputs),
         time=plan.grid.time(),
         calendar=calendar,
@@ -104,10 +105,13 @@ def _plan(folder: RawFolder, times: Times, preprocess: PreprocessParams, windows
 
 
 def _read_target(folder: RawFolder, times: Times, grid: Grid, rules: Rules) -> Variable:
-    facts = folder.facts
-    bounds = Bounds(null=facts.null_value, minimum=facts.minimum, maximum=facts.maximum)
     path, ids = folder.path / "series.parquet", list(folder.sensors["sensor_id"])
-    return read_variable(path, ids, times, grid, rules, bounds)
+    return read_variable(path, ids, times, grid, rules, _bounds(folder))
+
+
+def _bounds(folder: RawFolder) -> Bounds:
+    facts = folder.facts
+    return Bounds(null=facts.null_value, minimum=facts.minimum, maximum=facts.maximum)
 
 
 def _settle_sensors(
@@ -172,6 +176,7 @@ def _meta(
     plan: Plan,
     preprocess: PreprocessParams,
     windows: WindowsParams,
+    covariate_steps: int,
 ) -> PreparedMeta:
     return PreparedMeta(
         dataset=folder.path.name,
@@ -194,5 +199,8 @@ def _meta(
         splits=plan.splits,
         training_rows=plan.training_rows,
         scaling=preprocess.scaling,
+        rules=preprocess.rules(),
+        bounds=_bounds(folder),
+        covariate_steps=covariate_steps,
         files={},
     )

@@ -36,6 +36,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from headway.atomic import replacing_folder
+from headway.data.rules import Bounds, Rules
 from headway.errors import InputError
 
 FILES = (
@@ -65,6 +66,8 @@ class PreparedMeta:
         trailing_days: lags of one to seven days, in steps.
         splits: origins [first, last) of "train", "validation" and "test".
         training_rows: statistics were taken from rows [0, training_rows) only.
+        rules, bounds: how rows became readings of the target, for those who bring newer rows.
+        covariate_steps: steps for which a reading of a covariate holds.
         files: "bytes" and "sha256" of every other file of the folder.
     """
 
@@ -88,6 +91,9 @@ class PreparedMeta:
     splits: dict[str, tuple[int, int]]
     training_rows: int
     scaling: str
+    rules: Rules
+    bounds: Bounds
+    covariate_steps: int
     files: dict[str, dict[str, int | str]]
 
 

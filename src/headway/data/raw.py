@@ -106,7 +106,8 @@ def _zone(path: Path, schema: pa.Schema, facts: DatasetFacts) -> tuple[str, list
 
 
 def _sensor_columns(schema: pa.Schema) -> list[str]:
-    return [name for name in schema.names if name != TIME]
+    index = (schema.pandas_metadata or {}).get("index_columns", [])  # what pandas adds when told nothing
+    return [name for name in schema.names if name != TIME and name not in index]
 
 
 def _column_problems(path: Path, schema: pa.Schema) -> list[str]:

@@ -15,40 +15,12 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int64
 
-from headway.data.grid import (
-    Duplicates,
-    Grid,
-    OffGrid,
-    Placement,
-    choose_step,
-    mask_readings,
-    place_rows,
-    to_grid,
-)
+from headway.data.grid import Grid, Placement, choose_step, mask_readings, place_rows, to_grid
 from headway.data.parquet import Times, listing, read_readings, read_times
 from headway.data.raw import RawFolder
+from headway.data.rules import NO_BOUNDS, Bounds, Rules
 from headway.data.scale import column_moments
 from headway.errors import InputError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """How rows are brought onto the grid."""
-
-    duplicates: Duplicates
-    off_grid: OffGrid
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
-    """Which readings are none: equal to `null`, or outside minimum..maximum; None for no such rule."""
-
-    null: float | None
-    minimum: float | None
-    maximum: float | None
-
-
-NO_BOUNDS = Bounds(null=None, minimum=None, maximum=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,23 +37,43 @@ class Variable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Covariates:
-    """Z-scored by observed training rows, 0 where missing; `found` is for the quality report."""
+    """Z-scored by observed training rows, 0 where missing; `found` is for the quality report.
+
+    `held` is the number of steps for which a reading holds.
+    """
 
     values: Float[np.ndarray, "step covariate"]
     mean: Float[np.ndarray, " covariate"]
     std: Float[np.ndarray, " covariate"]
+    held: int
     found: dict[str, Any]
 
 
 def read_variable(
     path: Path, names: Sequence[str], times: Times, grid: Grid, rules: Rules, bounds: Bounds
 ) -> Variable:
-    """Read, mask, place; nulls are masked before duplicates are merged, so that no mean counts them.
+    """The named columns of a file on the grid.
 
     Raises: InputError as read_readings, place_rows and to_grid do.
     """
+    return place_variable(read_readings(path, names), names, times, grid, rules, bounds, path)
+
+
+def place_variable(
+    readings: Float[np.ndarray, "row column"],
+    names: Sequence[str],
+    times: Times,
+    grid: Grid,
+    rules: Rules,
+    bounds: Bounds,
+    path: Path | str,
+) -> Variable:
+    """Mask (in place), then put onto the grid: nulls go before duplicates are merged, so no mean counts them.
+
+    Args: path: where the readings come from, for messages.
+    Raises: InputError as place_rows and to_grid do.
+    """
     placement = place_rows(times.utc, grid, rules.off_grid, path)
-    readings = read_readings(path, names)
     nulls, implausible = mask_readings(readings, bounds.null, bounds.minimum, bounds.maximum)
     readings, conflicts = to_grid(readings, placement, grid, rules.duplicates, names, path)
     return Variable(
@@ -103,13 +95,13 @@ def read_covariates(
     """
     if not names:
         none = np.zeros(0, dtype=np.float32)
-        return Covariates(values=np.zeros((grid.steps, 0), np.float32), mean=none, std=none, found={})
+        empty = np.zeros((grid.steps, 0), np.float32)
+        return Covariates(values=empty, mean=none, std=none, held=1, found={})
     path = folder.path / "covariates.parquet"
     times = read_times(path, folder.zone)
     variable = read_variable(path, names, times, grid, rules, NO_BOUNDS)
     held = max(1, choose_step(times.utc, path) // grid.step)
-    frame = pd.DataFrame(variable.readings)
-    readings = frame.ffill(limit=held - 1).to_numpy() if held > 1 else variable.readings
+    readings = hold(variable.readings, held)
     moments = column_moments(readings[:training_rows])
     if not moments.count.all():
         absent = [name for name, count in zip(names, moments.count, strict=True) if not count]
@@ -122,6 +114,22 @@ def read_covariates(
     mean = moments.mean.astype(np.float32)
     missing = np.isnan(readings)
     shares = {name: round(float(share), 6) for name, share in zip(names, missing.mean(axis=0), strict=True)}
-    values = np.where(missing, np.float32(0), (readings - mean) / std).astype(np.float32)
+    values = standardize_covariates(readings, mean, std)
     found = {"held_steps": held, "missing_share": shares}
-    return Covariates(values=values, mean=mean, std=std, found=found)
+    return Covariates(values=values, mean=mean, std=std, held=held, found=found)
+
+
+def hold(readings: Float[np.ndarray, "step column"], steps: int) -> Float[np.ndarray, "step column"]:
+    """Each reading stands for `steps` steps, its own included, or until the next one."""
+    if steps <= 1:
+        return readings
+    return pd.DataFrame(readings).ffill(limit=steps - 1).to_numpy()
+
+
+def standardize_covariates(
+    readings: Float[np.ndarray, "step covariate"],
+    mean: Float[np.ndarray, " covariate"],
+    std: Float[np.ndarray, " covariate"],
+) -> Float[np.ndarray, "step covariate"]:
+    """Z-scores, 0 where missing."""
+    return np.where(np.isnan(readings), np.float32(0), (readings - mean) / std).astype(np.float32)

@@ -81,7 +81,7 @@ class PredictionWriter:
 
     def __init__(self, path: Path, prepared: Prepared, *, stride: int) -> None:
         """`stride`: every so many windows one is kept, beginning with the first; 0 keeps none."""
-        self._path, self._draft = path, path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        self._path, self._draft = path, path.with_name(f".{path.name}.tmp")
         self._time, self._step_seconds = prepared.time, prepared.meta.step_seconds
         self._sensor_ids = pa.array(prepared.sensors["sensor_id"].tolist(), pa.string())
         self._stride, self._seen = stride, 0

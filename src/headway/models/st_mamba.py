@@ -24,6 +24,7 @@ from annotated_types import Ge, Interval
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from headway.nn.dropout import StepDropout
 from headway.nn.embedding import WindowEmbedding
 from headway.nn.mamba import Mamba2
 from headway.nn.neighbor_table import NeighborTable
@@ -126,7 +127,7 @@ class Block(nn.Module):
             state_dim=params.state_dim,
             conv_width=params.conv_width,
         )
-        self.dropout = nn.Dropout(params.dropout)
+        self.dropout = StepDropout(params.dropout)
         self.norm = nn.LayerNorm(d)
 
     def forward(

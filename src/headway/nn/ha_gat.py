@@ -28,6 +28,7 @@ from annotated_types import Ge, Interval, Le
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from headway.nn.dropout import StepDropout
 from headway.nn.neighbor_table import NeighborTable, Rows, edge_dot, weighted_sum
 
 SIGN_BIAS = math.atanh(0.9)  # signs start near +0.9: ordinary attention until the data say otherwise
@@ -73,7 +74,7 @@ class HAGAT(nn.Module):
         self.regime = nn.Linear(d // 2, params.regimes)
         self.preference = nn.Parameter(torch.zeros(self.heads, params.regimes, params.regimes))
         self.sign_bias = nn.Parameter(torch.full((self.heads,), SIGN_BIAS))
-        self.dropout = nn.Dropout(params.attention_dropout)
+        self.dropout = StepDropout(params.attention_dropout)
         self.out = nn.Linear(d * self.hops, d, bias=False)
         self.self_logit = nn.Parameter(torch.full((d,), SELF_LOGIT))
         self.hop_weight = nn.Parameter(torch.tensor(0.5))
@@ -99,7 +100,7 @@ class HAGAT(nn.Module):
         """alpha_ij s_ij of every row (batch, node, time, head); 0 on padding."""
         batch, _, time, _ = h.shape
         rows = table.rows(batch, time, self.heads)
-        return self.dropout(self._magnitude(h, table, rows)) * self._sign(h, table, rows)
+        return self._magnitude(h, table, rows) * self._sign(h, table, rows)
 
     def regimes(
         self, h: Float[Tensor, "batch node time d"], table: NeighborTable
@@ -124,7 +125,7 @@ class HAGAT(nn.Module):
         valid = table.valid[None, :, None, None]
         # A finite floor, not -inf: a row without neighbours must give zeros, not NaN.
         alpha = scores.masked_fill(~valid, torch.finfo(scores.dtype).min).softmax(-1) * valid
-        return alpha.flatten(0, 3)
+        return self.dropout(alpha).flatten(0, 3)
 
     def _sign(self, h: Tensor, table: NeighborTable, rows: Rows) -> Float[Tensor, "row neighbor"]:
         p = self.regimes(h, table)

@@ -70,10 +70,11 @@ def identity(prepared: Prepared, params: Mapping[str, Any], script: Path) -> dic
 
     Call it when the model is built: the code is what is loaded by then.
     """
+    hashes = {name: entry["sha256"] for name, entry in prepared.meta.files.items()}
     decisive = {**params, "train": params["train"].without_length()}
     return {
         "params": {section: asdict(record) for section, record in decisive.items()},
-        "prepared": prepared.manifest,
+        "prepared": {"meta.json": prepared.manifest, **hashes},
         "code": code_digest("headway", script),
         "torch": torch.__version__.split(".")[0],
     }

@@ -73,12 +73,13 @@ def train(
                 run.record(
                     {"step": progress.step, **line.close_epoch(progress), **memory_mib(windows.device)}
                 )
-            if closed or run.checkpoint_due(progress.step) or run.exit_code():
+            stopping = run.exit_code()  # asked once: what is left is what was saved
+            if closed or stopping or run.checkpoint_due(progress.step):
                 save(state, run)
             if closed:  # after the save: the curves never run ahead of the checkpoint
                 _log_row(live, len(progress.curve), progress.curve[-1])
                 live.next_step()
-            if run.exit_code() and not course.is_over(progress.step, progress.epochs_since_best):
+            if stopping and not course.is_over(progress.step, progress.epochs_since_best):
                 run.leave(progress.step, course.steps)
         best = {"mae": progress.best_mae, "step": progress.best_step, "epoch": progress.best_epoch}
         live.summary["best"] = best

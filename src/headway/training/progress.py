@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from contextlib import suppress
 
 import torch
 
@@ -45,8 +46,7 @@ class ProgressLine:
             f"{clock(left)} left  peak {peak_mib(self._device):.0f} MiB"
         )
         if self._terminal:
-            sys.stderr.write("\r" + text.ljust(self._width))
-            sys.stderr.flush()
+            _show("\r" + text.ljust(self._width))
             self._width = len(text)
         else:
             log.info(text)
@@ -54,7 +54,7 @@ class ProgressLine:
     def close_epoch(self, progress: Progress) -> dict[str, float]:
         """Log the row just closed. Returns: seconds of the epoch, validation included, and its samples a second."""
         if self._terminal and self._width:
-            sys.stderr.write("\r" + " " * self._width + "\r")
+            _show("\r" + " " * self._width + "\r")
             self._width = 0
         row = progress.curve[-1]
         best = "  best" if progress.epochs_since_best == 0 else ""
@@ -64,6 +64,12 @@ class ProgressLine:
         seconds, self._epoch_started = now - self._epoch_started, now
         samples, self._epoch_samples = self._epoch_samples, 0
         return {"seconds": round(seconds, 3), "samples_per_second": round(samples / seconds, 1)}
+
+
+def _show(text: str) -> None:
+    with suppress(OSError):  # a terminal that was closed; the run is about to be saved
+        sys.stderr.write(text)
+        sys.stderr.flush()
 
 
 def clock(seconds: float) -> str:

@@ -10,17 +10,16 @@ code, the major version of torch - so the same experiment finds its folder again
 from __future__ import annotations
 
 import ast
-import fcntl
 import hashlib
 import json
 import logging
 import os
 import shutil
 import signal
-import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -28,8 +27,11 @@ from typing import Annotated, Any, Literal, NoReturn
 
 from annotated_types import Ge
 
+from headway.atomic import write_text
 from headway.errors import Stopped
+from headway.training.lock import acquire, remove_unused
 
+IDENTITY, SEQUENCE = "identity.json", "sequence"
 EXIT_BUDGET = 75  # sysexits' "temporary failure": not finished, run me again
 
 log = logging.getLogger(__name__)
@@ -61,10 +63,6 @@ class RuntimeParams:
     keep_runs: Annotated[int, Ge(1)]
 
 
-class RunLocked(Stopped):
-    """Another process is training this very experiment."""
-
-
 class Run:
     """An opened run folder; the `with` block, or else this process, holds its lock until it ends."""
 
@@ -79,17 +77,18 @@ class Run:
         self.runtime = runtime
         self.store = Path(os.environ.get("DVC_ROOT", ".")).resolve() / ".resume" / stage
         self.folder = self.store / digest(self.identity)[:16]
+        self.steps = 0  # of the whole course, once it is known
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = _acquire(self.folder / "lock")
+            with ExitStack() as on_failure:
+                self._lock = on_failure.enter_context(acquire(self.folder))
+                self._announce()
+                write_text(self.folder / IDENTITY, json.dumps(self.identity, indent=1, sort_keys=True))
+                write_text(self.folder / SEQUENCE, str(1 + max(map(last_use, self._others()), default=0)))
+                on_failure.pop_all()
         except OSError as error:
             raise Stopped(f"{self.folder} cannot be written, so no run could be resumed: {error}") from None
-        self._started = time.monotonic()
-        self._last_save = time.monotonic()
+        self._started = self._last_save = time.monotonic()
         self._signal = 0
-        self._announce()
-        (self.folder / "identity.json").write_text(json.dumps(self.identity, indent=1, sort_keys=True))
-        (self.folder / "sequence").write_text(str(1 + max(map(_sequence, self._others()), default=0)))
         if runtime.resume == "never":
             self.forget()
         self.prune()
@@ -101,9 +100,11 @@ class Run:
         self._lock.close()
 
     def watch_signals(self) -> None:
-        """From now on SIGINT and SIGTERM let the step finish; a second one leaves at once."""
+        """From now on SIGINT, SIGTERM and a closed terminal let the step finish; a second signal leaves at once."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # under nohup a run outlives its terminal
+            signal.signal(signal.SIGHUP, self._on_signal)
 
     def exit_code(self) -> int:
         """0 to go on; else the code to leave with once the state is saved."""
@@ -132,9 +133,9 @@ class Run:
         if self.runtime.resume != "same-params":
             return None
         same = [
-            other for other in self._others() if _differences(_identity(other), self.identity) == {"code"}
+            other for other in self._others() if _differences(read_identity(other), self.identity) == {"code"}
         ]
-        return max(same, key=_sequence, default=None)
+        return max(same, key=last_use, default=None)
 
     def leave(self, step: int, steps: int) -> NoReturn:
         """Leave unfinished, with the state saved. DVC must not take the stage for done, so never with 0."""
@@ -143,25 +144,20 @@ class Run:
 
     def prune(self) -> None:
         """Remove the oldest run folders beyond `keep_runs`; never one that is in use."""
-        others = sorted(self._others(), key=_sequence, reverse=True)
+        others = sorted(self._others(), key=last_use, reverse=True)
         for other in others[self.runtime.keep_runs - 1 :]:
-            try:
-                lock = _acquire(other / "lock")
-            except RunLocked:
-                continue
-            shutil.rmtree(other)
-            lock.close()
+            remove_unused(other)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._signal:
             os._exit(128 + number)
         self._signal = number
-        log.info("%s: finishing the step and saving; once more to leave at once", signal.Signals(number).name)
+        line = f"{signal.Signals(number).name}: finishing the step and saving; once more to leave at once\n"
+        with suppress(OSError):  # the terminal may be gone. Not logged: that may be what was interrupted
+            os.write(2, line.encode())
 
     def _others(self) -> list[Path]:
-        return [
-            path for path in self.store.iterdir() if path != self.folder and (path / "identity.json").exists()
-        ]
+        return [path for path in self.store.iterdir() if path != self.folder and (path / IDENTITY).exists()]
 
     def _announce(self) -> None:
         """Say why a start is fresh when an unfinished run of other parameters is there."""
@@ -169,9 +165,9 @@ class Run:
             return
         unfinished = [other for other in self._others() if any(other.glob("step-*"))]
         if unfinished:
-            newest = max(unfinished, key=_sequence)
+            newest = max(unfinished, key=last_use)
             log.info(
-                "starting fresh; an earlier run differs in %s", describe(_identity(newest), self.identity)
+                "starting fresh; an earlier run differs in %s", describe(read_identity(newest), self.identity)
             )
 
     def forget(self) -> None:
@@ -221,31 +217,17 @@ def _flatten(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
             yield prefix + key, value
 
 
-def _identity(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "identity.json").read_text())
-
-
-def _sequence(folder: Path) -> int:
-    """Order of use, counted: a clock that jumps must not decide what is kept."""
-    path = folder / "sequence"
-    return int(path.read_text()) if path.exists() else 0
-
-
-def _acquire(path: Path) -> Any:
-    """An OS lock on the file: the kernel releases it with the process, so it is never stale.
-
-    lockf, not flock: after a kill a forked child still holds a flock.
-    """
-    file = path.open("a+")
+def read_identity(folder: Path) -> dict[str, Any]:
+    """Of another run; nothing where it was removed meanwhile or cannot be read."""
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.seek(0)
-        owner = file.read().strip() or "another process"
-        file.close()
-        raise RunLocked(f"{owner} is training this experiment; wait for it or stop it") from None
-    file.truncate(0)
-    started = time.strftime("%Y-%m-%d %H:%M:%S %Z")
-    file.write(f"pid {os.getpid()} on {socket.gethostname()}, since {started},")
-    file.flush()
-    return file
+        return json.loads((folder / IDENTITY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def last_use(folder: Path) -> int:
+    """Order of use, counted: a clock that jumps must not decide what is kept."""
+    try:
+        return int((folder / SEQUENCE).read_text())
+    except (OSError, ValueError):
+        return 0

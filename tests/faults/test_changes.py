@@ -1,0 +1,149 @@
+"""Something changed while a run was paused: it goes on, or starts fresh, and says which (faults 14, 26-31)."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from interrupt import train_until
+
+from headway.data.prepared import Prepared
+from headway.nn.none import NoneParams
+from headway.training.checkpoint import CheckpointError
+from tiny_run import SECTIONS, TRAIN, results, tiny_data, train_params, train_tiny
+
+STEPS = TRAIN.epochs * TRAIN.epoch_steps
+
+
+@pytest.fixture
+def paused(prepared: Prepared, project: Path, caplog: pytest.LogCaptureFixture) -> Path:
+    """The project with a run killed at step 6, whose messages are heard from now on."""
+    train_until(6, project, prepared)
+    caplog.set_level(logging.INFO)
+    return project
+
+
+def test_fault_26_other_parameters_start_fresh_and_the_old_ones_continue(
+    prepared: Prepared, paused: Path, whole: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    train_tiny(paused, prepared, train=train_params(lr=0.02))
+    assert "starting fresh; an earlier run differs in train.lr: 0.01 -> 0.02" in caplog.text
+    assert "resuming" not in caplog.text
+    train_tiny(paused, prepared)
+    assert f"resuming at step 6 of {STEPS}" in caplog.text
+    assert results(paused) == whole
+
+
+def test_fault_27_another_runtime_continues_the_same_run(
+    prepared: Prepared, paused: Path, whole: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    train_tiny(paused, prepared, checkpoint_steps=3, keep_runs=2, max_hours=9.0)
+    assert f"resuming at step 6 of {STEPS}" in caplog.text
+    assert results(paused) == whole
+
+
+def test_fault_28_other_data_start_fresh_and_the_changed_files_are_named(
+    prepared: Prepared, paused: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train_tiny(paused, tiny_data(tmp_path, start="2024-01-02"))
+    (line,) = (line for line in caplog.messages if line.startswith("starting fresh"))
+    assert "prepared.meta.json" in line and "prepared.time.npy" in line
+    assert "prepared.values.npy" not in line and "prepared.graph.safetensors" not in line, "they are the same"
+
+
+def test_fault_29_a_change_of_code_starts_fresh_by_default(
+    prepared: Prepared, paused: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("headway.training.experiment.code_digest", lambda *_: "changed")
+    train_tiny(paused, prepared)
+    assert "starting fresh; an earlier run differs in code" in caplog.text
+
+
+def test_fault_29_resume_same_params_continues_across_a_change_of_code_and_the_card_says_so(
+    prepared: Prepared, paused: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("headway.training.experiment.code_digest", lambda *_: "changed")
+    trained = train_tiny(paused, prepared, resume="same-params")
+    assert f"resuming at step 6 of {STEPS}" in caplog.text
+    (note,) = trained.progress.notes
+    assert "change of its code" in note and note in (paused / "models/train/README.md").read_text()
+
+
+def test_fault_29_a_change_of_the_model_s_code_that_no_checkpoint_fits_is_refused(
+    prepared: Prepared, paused: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headway.training.experiment.code_digest", lambda *_: "changed")
+    monkeypatch.setattr(
+        "headway.training.state._under",
+        lambda tensors, prefix: {"strange." + name: tensors[name] for name in tensors},
+    )
+    with pytest.raises(CheckpointError, match=r"does not fit this code .*runtime\.resume"):
+        train_tiny(paused, prepared, resume="same-params")
+
+
+def test_fault_31_another_major_version_of_torch_starts_fresh(
+    prepared: Prepared, paused: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("headway.training.experiment.torch.__version__", "3.0.0")
+    train_tiny(paused, prepared)
+    assert "starting fresh; an earlier run differs in torch" in caplog.text
+
+
+def test_fault_31_another_minor_version_of_torch_goes_on_and_is_warned_of(
+    prepared: Prepared, paused: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("headway.training.resume.torch.__version__", "2.99.0")
+    trained = train_tiny(paused, prepared)
+    assert "-> 2.99.0: equal in law, not to the bit" in caplog.text
+    assert "-> 2.99.0" in trained.progress.notes[0]
+
+
+def test_fault_14_another_arithmetic_goes_on_and_is_warned_of(
+    prepared: Prepared, paused: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The warning is the same for another device; this machine has no second one."""
+    train_tiny(paused, prepared, precision="bf16", micro_batch=4)
+    assert "runtime.micro_batch: 8 -> 4, runtime.precision: fp32 -> bf16: equal in law" in caplog.text
+    assert "runtime.precision: fp32 -> bf16" in (paused / "models/train/README.md").read_text()
+
+
+def test_a_run_that_was_finished_is_published_again_whatever_the_runtime(
+    prepared: Prepared, project: Path, whole: dict[str, str]
+) -> None:
+    train_tiny(project, prepared)
+    train_tiny(project, prepared, micro_batch=4)
+    assert results(project) == whole, "no step was taken in the other arithmetic"
+
+
+def test_resume_never_starts_over(
+    prepared: Prepared, paused: Path, whole: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    train_tiny(paused, prepared, resume="never")
+    assert "resuming" not in caplog.text
+    assert results(paused) == whole
+
+
+def test_fewer_epochs_than_a_run_has_taken_start_fresh(
+    prepared: Prepared, paused: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shorter = train_tiny(paused, prepared, train=train_params(epochs=1))
+    assert "past the 4 steps asked for; starting fresh" in caplog.text
+    assert shorter.progress.step == TRAIN.epoch_steps
+
+
+def test_more_epochs_of_a_cosine_are_another_run(
+    prepared: Prepared, project: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train_until(6, project, prepared, train=train_params(schedule="cosine"))
+    caplog.set_level(logging.INFO)
+    train_tiny(project, prepared, train=train_params(schedule="cosine", epochs=4))
+    assert "train.epochs: 3 -> 4" in caplog.text
+
+
+def test_a_model_of_another_operator_trains_too(prepared: Prepared, project: Path) -> None:
+    choice = replace(SECTIONS["model"], spatial="none", anchors=False)
+    sections = {**SECTIONS, "model": choice, "none": NoneParams(hidden_dim=8)}
+    del sections["ha_gat"]
+    assert train_tiny(project, prepared, sections=sections).progress.step == STEPS
