@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -56,6 +57,30 @@ class Project:
             document[section] |= keys
         with path.open("w") as file:
             yaml.dump(document, file)
+
+    def copy(self, folder: Path) -> Project:
+        """The project as it is, its cache included, in another place."""
+        return Project(Path(shutil.copytree(self.folder, folder, symlinks=True)))
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """`dvc ...` in a session of its own, to be killed with its children."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "dvc", *arguments],
+            cwd=self.folder,
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def outputs(self) -> dict[str, str]:
+        """SHA-256 of everything the pipeline leaves."""
+        return {
+            path.relative_to(self.folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            for name in ("models/train", "metrics", "data/predictions", "data/prepared")
+            for path in sorted((self.folder / name).rglob("*"))
+            if path.is_file() and path.name != ".gitignore"
+        }
 
     def commit(self, message: str) -> None:
         self.run("git", "add", "-A")

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from headway.data.prepared import Prepared, PreparedMeta
+from headway.data.rules import NO_BOUNDS, Rules
 
 STEP = 3600  # hourly: a week is 168 steps
 HISTORY, HORIZON = 4, 3
@@ -72,6 +73,9 @@ def _meta(steps: int, sensors: int, step_seconds: int, time_zone: str, test: tup
         },
         training_rows=steps // 2,
         scaling="global",
+        rules=Rules(duplicates="mean", off_grid="error"),
+        bounds=NO_BOUNDS,
+        covariate_steps=1,
         files={},
     )
 

@@ -3,11 +3,14 @@
     python -m headway check             what is wrong, or worth knowing, before a run
     python -m headway preset            the presets there are
     python -m headway preset NAME       set params.yaml to one of them
+    python -m headway import FORMAT SOURCE --name NAME
+                                        a foreign data set as data/raw/NAME (--help lists the formats)
     python -m headway results           the table of the last evaluation
     python -m headway runs              the unfinished and finished runs in .resume
     python -m headway runs --prune      remove those that params.yaml does not describe and nobody trains
+    python -m headway predict MODEL RECENT [--out FILE]     forecasts from a table of recent readings
 
-All are run from the project's root. `check` leaves with 1 when there is a problem.
+`predict` needs no project; the others are run from its root. `check` leaves with 1 when there is a problem.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from headway.commands import import_arguments
 from headway.commands.environment import INSTALL, inspect_environment
 from headway.commands.findings import count, problem, table
 from headway.errors import InputError
@@ -37,6 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _runs(chosen.prune)
         if chosen.command == "results":
             return _results(chosen.write)
+        if chosen.command == "import":
+            return _import(chosen)
+        if chosen.command == "predict":
+            return _predict(chosen)
         return _preset(chosen.name) if chosen.name and not chosen.list else _presets()
     except InputError as error:
         sys.stderr.write(f"error: {error}\n")
@@ -56,7 +64,21 @@ def _parser() -> argparse.ArgumentParser:
     runs.add_argument(
         "--prune", action="store_true", help="remove those of other parameters that nobody trains"
     )
+    import_arguments.add_arguments(commands.add_parser("import", help="a foreign data set as data/raw/NAME"))
+    _add_predict(commands.add_parser("predict", help="forecasts from a table of recent readings"))
     return parser
+
+
+def _add_predict(predict: argparse.ArgumentParser) -> None:
+    predict.add_argument("model", type=Path, metavar="MODEL", help="a model folder, such as models/train")
+    predict.add_argument("recent", type=Path, metavar="RECENT", help="readings up to now, .parquet or .csv")
+    predict.add_argument(
+        "--input", action="append", default=[], metavar="NAME=FILE", help="a further variable"
+    )
+    predict.add_argument("--covariates", type=Path, metavar="FILE", help="what holds for all sensors")
+    predict.add_argument(
+        "--out", type=Path, metavar="FILE", help="write .parquet or .csv instead of showing it"
+    )
 
 
 def _check() -> int:
@@ -92,6 +114,26 @@ def _runs(prune: bool) -> int:
     _, prepared = inspect_prepared(sections, Path())
     runs = list_runs(resume_store(Path()), sections, prepared.manifest if prepared else "")
     sys.stdout.write(prune_runs(runs) if prune else runs_table(runs))
+    return 0
+
+
+def _import(chosen: argparse.Namespace) -> int:
+    from headway.commands.importing import import_data
+
+    options = import_arguments.read_options(chosen)
+    text = import_data(chosen.format, chosen.source, chosen.name, chosen.out, options, replace=chosen.replace)
+    sys.stdout.write(text)
+    return 0
+
+
+def _predict(chosen: argparse.Namespace) -> int:
+    from headway.commands.predict import check_out, forecast_text, predict, write_file
+
+    check_out(chosen.out)
+    forecasts = predict(chosen.model, chosen.recent, chosen.input, chosen.covariates)
+    if chosen.out is not None:
+        write_file(chosen.out, forecasts)
+    sys.stdout.write(forecast_text(forecasts, chosen.out))
     return 0
 
 

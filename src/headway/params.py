@@ -56,7 +56,7 @@ def load_document(path: Path | str) -> dict[str, Any]:
         document = YAML(typ="safe", pure=True).load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path} not found; run from the project's root, or `git checkout {path}`") from None
-    except (YAMLError, UnicodeDecodeError) as error:
+    except (YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is not readable YAML: {error}") from None
     if not isinstance(document, dict):
         raise InputError(f"{path} must be a mapping of sections, found {type(document).__name__}")

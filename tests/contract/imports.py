@@ -59,10 +59,28 @@ def _files_of(module: str) -> list[Path]:
 
 
 def _is_bare(path: Path) -> bool:
-    """Whether the file holds nothing but a docstring and the version."""
+    """Whether the file holds nothing that a stage's result could depend on.
+
+    That is a docstring, names and version, what only type checkers read, and a `__getattr__` with its imports:
+    the door to what is loaded when somebody first asks for it, which no stage does.
+    """
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    return all(
-        isinstance(node, ast.Expr)
-        or (isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__version__")
-        for node in tree.body
-    )
+    return not _files_imported(tree) and all(_is_inert(node) for node in tree.body)
+
+
+def _files_imported(tree: ast.AST) -> list[Path]:
+    return [file for module in _modules(tree, {}) for file in _files_of(module)]
+
+
+def _is_inert(node: ast.stmt) -> bool:
+    match node:
+        case ast.Expr() | ast.Import() | ast.ImportFrom():
+            return True
+        case ast.Assign(targets=[ast.Name(id=name)]):
+            return name in ("__version__", "__all__")
+        case ast.FunctionDef(name=name):
+            return name == "__getattr__"
+        case ast.If():
+            return "TYPE_CHECKING" in ast.dump(node.test)
+        case _:
+            return False

@@ -19,6 +19,7 @@ from headway.data.grid import (
     place_rows,
     to_grid,
 )
+from headway.data.rules import Duplicates
 from headway.errors import InputError
 
 FILE = Path("series.parquet")

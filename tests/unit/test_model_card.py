@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 
+from headway.__main__ import _parser
 from headway.serving.model_card import CardFacts, model_card, write_model_card
 
 FACTS = CardFacts(
@@ -28,6 +31,8 @@ FACTS = CardFacts(
     horizon=2,
     context=(288, 2016),
     trailing=(2016, 4032),
+    inputs=(),
+    covariates=(),
     parameters={"windows": {"history": 12, "context": ("1d", "1w")}, "train": {"lr": 1e-5, "seed": 0}},
     weights=123456,
     seeds={"train": 0},
@@ -78,6 +83,25 @@ def test_the_parameters_can_be_read_back_in_their_order() -> None:
 )
 def test_the_card_says_what_it_was_told(sentence: str) -> None:
     assert sentence in model_card(FACTS)
+
+
+def test_the_use_section_shows_python_that_parses_and_a_command_that_is_understood() -> None:
+    for inputs, covariates in product([(), ("flow", "mean-speed")], [(), ("rain",)]):
+        use = (
+            model_card(replace(FACTS, inputs=inputs, covariates=covariates))
+            .split("## Use")[1]
+            .split("## ")[0]
+        )
+        code = use.split("```python\n")[1].split("```")[0]
+        ast.parse(code)
+        assert "headway.load(" in code
+        assert all(f'"{name}": ' in code for name in inputs)
+        assert ("covariates=" in code) == bool(covariates)
+        command = use.split("python -m headway ")[1].splitlines()[0]
+        chosen = _parser().parse_args(command.split())
+        assert chosen.model == Path("path/to/this/folder")
+        assert len(chosen.input) == len(inputs)
+        assert (chosen.covariates is not None) == bool(covariates)
 
 
 def test_a_model_without_anchors_or_context_says_so() -> None:

@@ -16,6 +16,7 @@ from headway.errors import InputError
 from headway.evaluation.predict import SCHEMA, PredictionWriter, forecast_split
 from headway.models.baselines import historical_average, naive_forecasts
 from headway.types import Batch, Forecast
+from tiny_model import stirred, tiny_graph, tiny_model
 from tiny_prepared import HORIZON, STEP, tiny_prepared
 
 
@@ -33,6 +34,22 @@ def test_every_window_is_seen_once_in_time_order_with_the_last_small_batch(batch
     found = list(forecast_split(naive_forecasts(prepared), Windows(prepared).gather, (300, 322), batch_size))
     assert torch.cat([part.batch.origin for part in found]).tolist() == list(range(300, 322))
     assert all(len(point) == len(part.batch.origin) for part in found for point in part.points.values())
+
+
+def test_on_a_cpu_no_bit_of_a_forecast_depends_on_the_windows_beside_it() -> None:
+    prepared = tiny_prepared(
+        sensors=5
+    )  # an odd number: the last rows of a matrix product are rounded otherwise
+    model = stirred(tiny_model(prepared.meta, tiny_graph(5)))
+    gather = Windows(prepared).gather
+    found = [
+        torch.cat(
+            [part.points["model"] for part in forecast_split({"model": model}, gather, (300, 317), size)]
+        )
+        for size in (1, 7, 17)
+    ]
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
 
 
 def test_no_window_is_read_before_its_batch_is_due() -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from headway.data.prepared import FILES, Channel, Prepared, PreparedMeta, open_prepared, write_prepared
+from headway.data.rules import Bounds, Rules
 from headway.errors import InputError
 
 STEPS, SENSORS, SLOTS = 30, 3, 4
@@ -42,6 +43,9 @@ def meta(**changes: Any) -> PreparedMeta:
         "splits": {"train": (2, 20), "validation": (20, 23), "test": (23, 30)},
         "training_rows": 19,
         "scaling": "global",
+        "rules": Rules(duplicates="mean", off_grid="error"),
+        "bounds": Bounds(null=0.0, minimum=None, maximum=200.0),
+        "covariate_steps": 1,
         "files": {},
     }
     return PreparedMeta(**(facts | changes))

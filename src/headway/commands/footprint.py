@@ -19,6 +19,7 @@ from torch import Tensor
 
 from headway.data.calendar import DAY
 from headway.data.prepared import PreparedMeta
+from headway.data.rules import NO_BOUNDS, Rules
 from headway.data.split import WindowsParams
 from headway.models import build
 from headway.models.standardized import Standardized
@@ -119,6 +120,9 @@ def _meta(windows: WindowsParams, sensors: int, step_seconds: int) -> PreparedMe
         splits={},
         training_rows=0,
         scaling="global",
+        rules=Rules(duplicates="mean", off_grid="error"),
+        bounds=NO_BOUNDS,
+        covariate_steps=1,
         files={},
     )
 

@@ -90,10 +90,10 @@ def _changes(params: Mapping[str, Any], overlay: Mapping[str, Any], prefix: str 
 
 def _merged(params: Path, changes: list[Change]) -> str:
     """The text of params.yaml with the changes made."""
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 4096
-    document = yaml.load(params.read_text(encoding="utf-8"))
+    round_trip = YAML()
+    round_trip.preserve_quotes = True
+    round_trip.width = 4096
+    document = round_trip.load(params.read_text(encoding="utf-8"))
     for change in changes:
         *sections, key = change.key.split(".")
         place: CommentedMap = document
@@ -101,7 +101,7 @@ def _merged(params: Path, changes: list[Change]) -> str:
             place = place[section]
         place[key] = _block_list(place, key, change.new) if isinstance(change.new, list) else change.new
     text = io.StringIO()
-    yaml.dump(document, text)
+    round_trip.dump(document, text)
     return text.getvalue()
 
 

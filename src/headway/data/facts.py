@@ -74,11 +74,16 @@ def _load(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} has {path.stat().st_size} bytes; at most {MAX_BYTES} are read")
     try:
         document = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except (YAMLError, UnicodeDecodeError) as error:
+    except (YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is not readable YAML: {error}") from None
     document = {} if document is None else document
     if not isinstance(document, dict):
         raise InputError(f"{path} must be a mapping of keys, found {type(document).__name__}")
+    nested = [str(key) for key, value in document.items() if isinstance(value, dict | list)]
+    if nested:  # refused here: aliases of aliases are small on disk and in memory, and huge once written out
+        raise InputError(
+            f"{path}: {', '.join(nested[:8])}: must be one value each, found a list or a mapping"
+        )
     if str(document.get("null_value")).lower() == "nan":  # .nan, or nan, which YAML 1.2 reads as text
         document["null_value"] = None
     return document

@@ -1,7 +1,7 @@
 """Rows in file order onto the regular UTC grid; readings that are none become NaN.
 
-Enters: UTC seconds and readings [row, column] of a file; `path` is what messages call it. Leaves: readings [step, column], NaN where
-nothing was read, and counts of what was found.
+Enters: UTC seconds and readings [row, column] of a file, or of a table that messages call by `path`. Leaves:
+readings [step, column], NaN where nothing was read, and counts of what was found.
 
 Glossary: slot = number of the step a row belongs to; conflict = two different readings of one sensor in one
 slot; gap = consecutive steps without a row.
@@ -86,9 +86,7 @@ def choose_grid(utc: Int64[np.ndarray, " row"], step: int, path: Path | str) -> 
     return Grid(first=first * step + phase, step=step, steps=steps)
 
 
-def place_rows(
-    utc: Int64[np.ndarray, " row"], grid: Grid, off_grid: OffGrid, path: Path | str
-) -> Placement:
+def place_rows(utc: Int64[np.ndarray, " row"], grid: Grid, off_grid: OffGrid, path: Path | str) -> Placement:
     """The slot of each row.
 
     Raises: InputError naming the first rows between two steps when `off_grid` is "error".

@@ -1,14 +1,15 @@
 """Index-batching: a window is an integer, a batch is two gathers from the prepared array.
 
-Enters: a Prepared folder and window origins. Leaves: a Batch in physical units. The windows of a day
-and a week ago are the same gather at other row offsets, so they cost no memory (models.md 0b).
+Enters: the opened prepared folder, or recent rows laid out like it, and window origins. Leaves: a Batch in
+physical units. The windows of a day and a week ago are the same gather at other row offsets, so they cost no
+memory (models.md 0b).
 
 Glossary: B windows, L history, H horizon, N nodes, C channels, K context lags, A = K + 2 anchors.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,16 +19,34 @@ from torch import Tensor
 from headway.types import Batch
 
 if TYPE_CHECKING:
-    from headway.data.prepared import Prepared
+    from headway.data.prepared import PreparedMeta
 
 # A trailing mean of n weeks is shrunk to the mean of the last days as if those were one more week.
 DAY_WEIGHT = 1.0
 
 
-class Windows:
-    """Gathers windows of one prepared data set."""
+@runtime_checkable
+class Series(Protocol):
+    """What windows are gathered from: these arrays of the prepared folder, and what they mean."""
 
-    def __init__(self, prepared: Prepared, device: torch.device | str = "cpu") -> None:
+    @property
+    def meta(self) -> PreparedMeta: ...
+    @property
+    def values(self) -> Float[np.ndarray, "step node channel"]: ...
+    @property
+    def observed(self) -> Bool[np.ndarray, "step node channel"]: ...
+    @property
+    def calendar(self) -> Int[np.ndarray, "step 2"]: ...
+    @property
+    def covariates(self) -> Float[np.ndarray, "step covariate"]: ...
+    @property
+    def climatology(self) -> Float[np.ndarray, "time_of_week node"]: ...
+
+
+class Windows:
+    """Gathers windows of one data set."""
+
+    def __init__(self, prepared: Series, device: torch.device | str = "cpu") -> None:
         meta = prepared.meta
         self.device = torch.device(device)
         self.history, self.horizon, self.lags = meta.history, meta.horizon, len(meta.context)

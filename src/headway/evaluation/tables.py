@@ -20,6 +20,7 @@ from headway.evaluation.metrics import Errors, Scores
 
 DIGITS = 6  # significant: more than any two machines agree on is noise in a diff
 ALL = "all"
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet computes
 
 
 def rounded(value: float | None) -> float | None:
@@ -71,8 +72,15 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(header)
-    table.writerows(rows)
+    table.writerows([_harmless(cell) for cell in row] for row in rows)
     write_text(path, text.getvalue())
+
+
+def _harmless(cell: Any) -> Any:
+    """Names of sensors are the user's: no spreadsheet must take one for a formula, no page of plots for a tag."""
+    if not isinstance(cell, str):
+        return cell
+    return ("'" + cell if cell.startswith(FORMULA) else cell).replace("<", "&lt;")
 
 
 def _markdown_row(cells: Sequence[str]) -> str:

@@ -2,7 +2,8 @@
 
 model.safetensors   weights, the sensor graph included
 config.json         which model, its sections of params.yaml, what the prepared arrays meant
-scaler.json         mean and std of each channel
+scaler.json         mean and std of each channel and covariate
+climatology.npy     the training climatology, float32 [time of week, sensor]: the forecast where nothing is known
 sensors.parquet     the sensors, in the order of the weights
 README.md           the model card (headway.serving.model_card)
 """
@@ -15,8 +16,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -28,7 +31,7 @@ from headway.models.standardized import Standardized
 from headway.types import Graph
 
 SCHEMA = 1
-MEND = "run `dvc repro train`, or `dvc pull` if somebody trained it already"
+MEND = "run `dvc repro train`, or fetch the whole folder again with `dvc pull` or `dvc get`"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +42,16 @@ class ModelFolder:
         model: in evaluation mode, physical units in and out.
         meta: of the data it was trained on, without file hashes.
         sensors: rows in the order of the nodes.
+        climatology: training mean of each time of week, as in the prepared folder.
+        covariate_scale: mean and deviation of each covariate.
         prepared_manifest: which state of the prepared data that was.
     """
 
     model: Standardized
     meta: PreparedMeta
     sensors: pd.DataFrame
+    climatology: Float[np.ndarray, "time_of_week node"]
+    covariate_scale: tuple[Float[np.ndarray, " covariate"], Float[np.ndarray, " covariate"]]
     prepared_manifest: str
 
     def require(self, prepared: Prepared) -> None:
@@ -82,6 +89,7 @@ def write_model_folder(
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     scaler = {name: prepared.scaler[name].tolist() for name in sorted(prepared.scaler)}
     (folder / "scaler.json").write_text(json.dumps(scaler) + "\n")
+    np.save(folder / "climatology.npy", prepared.climatology)
     prepared.sensors.to_parquet(folder / "sensors.parquet", index=False, write_page_checksum=True)
 
 
@@ -94,6 +102,7 @@ def read_model_folder(folder: Path, device: torch.device | str = "cpu") -> Model
         config = json.loads((folder / "config.json").read_text())
         scaler = json.loads((folder / "scaler.json").read_text())
         sensors = pd.read_parquet(folder / "sensors.parquet", page_checksum_verification=True)
+        climatology = np.load(folder / "climatology.npy")
         tensors = load_file(folder / "model.safetensors")
     except (OSError, ValueError, SafetensorError) as error:
         raise InputError(f"{folder} is not a whole model folder ({error}); {MEND}") from None
@@ -106,6 +115,10 @@ def read_model_folder(folder: Path, device: torch.device | str = "cpu") -> Model
         meta = _record(PreparedMeta, config["meta"])
     except (KeyError, ValidationError) as error:
         raise InputError(f"{folder / 'config.json'} cannot be used ({error}); {MEND}") from None
+    if climatology.shape != (7 * meta.slots_per_day, meta.sensors):
+        raise InputError(
+            f"{folder / 'climatology.npy'} is of another model: shape {climatology.shape}; {MEND}"
+        )
     parts = {name: tensors[f"model.table.{name}"] for name in ("neighbors", "valid", "features")}
     mean, std = (torch.tensor(scaler[name]) for name in ("mean", "std"))
     model = build(choice, sections, meta, Graph(**parts), mean, std)
@@ -114,8 +127,14 @@ def read_model_folder(folder: Path, device: torch.device | str = "cpu") -> Model
         model=model.to(device).eval(),
         meta=meta,
         sensors=sensors,
+        climatology=climatology,
+        covariate_scale=(_float32(scaler["covariate_mean"]), _float32(scaler["covariate_std"])),
         prepared_manifest=config["prepared_manifest"],
     )
+
+
+def _float32(numbers: Any) -> np.ndarray:
+    return np.asarray(numbers, np.float32)
 
 
 def _record(record: Any, content: Any) -> Any:

@@ -9,6 +9,7 @@ weight the card shows; step = optimizer step; digest = the start of a SHA-256.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ class CardFacts:
         prepared_manifest: SHA-256 of the prepared data.
         sensors, step_seconds, history, horizon: the windows.
         context, trailing: lags in steps.
+        inputs, covariates: names of what it reads beside the target.
         parameters: sections of params.yaml the training depended on.
         weights: trained numbers.
         seeds: by what they seed.
@@ -59,6 +61,8 @@ class CardFacts:
     horizon: int
     context: tuple[int, ...]
     trailing: tuple[int, ...]
+    inputs: tuple[str, ...]
+    covariates: tuple[str, ...]
     parameters: Mapping[str, Any]
     weights: int
     seeds: Mapping[str, int]
@@ -143,12 +147,27 @@ def _fact_table(facts: CardFacts) -> str:
 
 
 def _use(facts: CardFacts) -> str:
-    return f"""```python
-from headway.models.folder import read_model_folder
+    named = ", ".join(f'"{name}": {re.sub(r"[^A-Za-z0-9_]", "_", name)}' for name in facts.inputs)
+    inputs, covariates = f"inputs={{{named}}}", "covariates=covariates"
+    given = ["readings", *([inputs] if facts.inputs else []), *([covariates] if facts.covariates else [])]
+    options = [f"--input {name}={name}.parquet" for name in facts.inputs]
+    options += ["--covariates covariates.parquet"] if facts.covariates else []
+    return f"""With this folder and the package `headway`, from a table of recent readings: a column `timestamp`, then
+one column a sensor, empty where nothing was read ({facts.unit} in, {facts.unit} out).
 
-found = read_model_folder(Path("path/to/this/folder"))
-forecast = found.model(windows.gather(origins)).point  # batch, step, sensor; {facts.unit} in, {facts.unit} out
-```"""
+```python
+import headway
+
+forecasts = headway.load("path/to/this/folder").predict({", ".join(given)})
+```
+
+or in a shell:
+
+```
+python -m headway predict path/to/this/folder {" ".join(["recent.parquet", *options])} --out forecasts.parquet
+```
+
+At least the last {facts.history} steps are needed; `docs/serving.md` of the project says more."""
 
 
 def _limits(facts: CardFacts) -> list[str]:

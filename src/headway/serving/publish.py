@@ -50,6 +50,8 @@ def card_facts(trained: Trained, prepared: Prepared, params: Mapping[str, Any]) 
         horizon=meta.horizon,
         context=meta.context,
         trailing=meta.trailing,
+        inputs=meta.channels[1:],
+        covariates=meta.covariates,
         parameters={section: asdict(record) for section, record in params.items()},
         weights=trained.model.parameter_count(),
         seeds={"train": params["train"].seed},

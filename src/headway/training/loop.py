@@ -67,12 +67,9 @@ def train(
             line.advance(progress.step, len(origins), loss)
             closed = course.closes_epoch(progress.step)
             if closed:
-                mae = validation_mae(model, windows, course.validation, run.runtime.micro_batch, precision)
-                if progress.close_epoch(mae, course.learning_rate(max(0, progress.updates - 1))):
-                    state.keep_best()
-                run.record(
-                    {"step": progress.step, **line.close_epoch(progress), **memory_mib(windows.device)}
-                )
+                close_epoch(state, windows, course, precision, run)
+                cost = line.close_epoch(progress) | memory_mib(windows.device)
+                run.record({"step": progress.step, **cost})
             stopping = run.exit_code()  # asked once: what is left is what was saved
             if closed or stopping or run.checkpoint_due(progress.step):
                 save(state, run)
@@ -127,6 +124,16 @@ def take_step(
     state.scaler.update()
     progress.count_step(error, observed, norm)
     return error / observed
+
+
+def close_epoch(
+    state: TrainingState, windows: Windows, course: Course, precision: Precision, run: Run
+) -> None:
+    """Validate, close a row of the curves, and keep the weights if they are the best so far."""
+    mae = validation_mae(state.model, windows, course.validation, run.runtime.micro_batch, precision)
+    last_update = max(0, state.progress.updates - 1)
+    if state.progress.close_epoch(mae, course.learning_rate(last_update)):
+        state.keep_best()
 
 
 @torch.no_grad()

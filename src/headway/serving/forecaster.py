@@ -1,0 +1,103 @@
+"""From recent readings to forecasts, with nothing but a model folder.
+
+    import headway
+
+    forecaster = headway.load("models/train")
+    forecasts = forecaster.predict(readings)
+
+Enters: a model folder (models/folder.py) and data frames. Leaves: a data frame of forecasts. The window is gathered
+and forecast by the code that evaluates, so that what was measured there holds here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import pandas as pd
+import torch
+
+from headway.data.windows import Windows
+from headway.evaluation.predict import forecast_split
+from headway.models.folder import ModelFolder, read_model_folder
+from headway.serving.recent import Recent, lay_out
+
+NOTHING = pd.DataFrame()
+NO_INPUTS: Mapping[str, pd.DataFrame] = MappingProxyType({})
+
+
+def load(folder: Path | str, device: torch.device | str = "cpu") -> Forecaster:
+    """Read a model folder, such as models/train of a project, or what `dvc get` fetched of one.
+
+    Example:
+        >>> forecaster = headway.load("models/train")
+        >>> forecaster.predict(readings)  # a column `timestamp`, then one column a sensor
+    Raises: InputError naming the file that is absent, damaged or of another version.
+    """
+    device = torch.device(device)
+    return Forecaster(found=read_model_folder(Path(folder), device), device=device)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecaster:
+    """A trained model that reads and writes data frames.
+
+    Attributes:
+        found: the model, and what its folder says of sensors, steps and units.
+    """
+
+    found: ModelFolder
+    device: torch.device
+
+    def predict(
+        self,
+        readings: pd.DataFrame,
+        *,
+        inputs: Mapping[str, pd.DataFrame] = NO_INPUTS,
+        covariates: pd.DataFrame = NOTHING,
+    ) -> pd.DataFrame:
+        """Forecast the `horizon` steps after the newest row.
+
+        Args:
+            readings: of the target variable. A column `timestamp` or a DatetimeIndex (naive ones are civil time
+                in the model's time zone), one numeric column for each sensor of the model in any order, NaN where
+                nothing was read. At least the model's `history` steps; what is given beyond them, up to a month,
+                makes the forecast better where the model has context.
+            inputs: the further variables the model was trained with, by name, in the same shape.
+            covariates: the covariates it was trained with.
+        Returns: a row a step and sensor: sensor_id, target_time (UTC), target_time_local, horizon (1 is the first
+            step after the newest row), forecast (float32, in `attrs["unit"]`); `attrs` names variable, unit,
+            time_zone and step_seconds. On a CPU the forecasts are, to the bit, those that evaluation makes at this
+            origin from the same past.
+        Raises: InputError saying what of the tables cannot be used.
+        """
+        recent = lay_out(self.found, readings, inputs, covariates)
+        gather = Windows(recent, self.device).gather
+        origins = (recent.origin, recent.origin + 1)
+        only = next(forecast_split({"the model": self.found.model}, gather, origins, 1))
+        return self._table(only.points["the model"][0].cpu().numpy(), recent)
+
+    def _table(self, forecast: np.ndarray, recent: Recent) -> pd.DataFrame:
+        meta, ids = self.found.meta, self.found.sensors["sensor_id"].tolist()
+        steps = np.arange(meta.horizon)
+        seconds = np.repeat(recent.first_target + meta.step_seconds * steps, len(ids))
+        time = pd.DatetimeIndex(seconds.astype("datetime64[s]"), tz="UTC")
+        table = pd.DataFrame(
+            {
+                "sensor_id": ids * meta.horizon,
+                "target_time": time,
+                "target_time_local": time.tz_convert(meta.time_zone),
+                "horizon": np.repeat(steps + 1, len(ids)).astype(np.int16),
+                "forecast": forecast.ravel(),
+            }
+        )
+        table.attrs = {
+            "variable": meta.variable,
+            "unit": meta.unit,
+            "time_zone": meta.time_zone,
+            "step_seconds": meta.step_seconds,
+        }
+        return table

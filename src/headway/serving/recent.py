@@ -1,0 +1,184 @@
+"""Recent readings as people have them, onto the last rows of a grid like the one a model was trained on.
+
+Enter: tables in the raw contract's shape (a column `timestamp` or a DatetimeIndex, one numeric column a sensor)
+and what the model's folder says of its data. Leaves: `Recent`, from which `Windows` gathers the one window that
+ends with the newest row. The grid, the rules and the calendar are those of preprocess.
+
+Glossary: reach = steps before the origin that a forecast reads; the grid has just so many, then `horizon` empty
+ones, so rows older than that change nothing and rows that are not given are unobserved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int16
+
+from headway.data.calendar import civil_calendar
+from headway.data.grid import Grid, choose_grid, choose_step, iso
+from headway.data.parquet import Times
+from headway.data.prepared import PreparedMeta
+from headway.data.rules import NO_BOUNDS, Bounds, Rules
+from headway.data.series import hold, place_variable, standardize_covariates
+from headway.data.split import describe_seconds
+from headway.errors import InputError
+from headway.models.folder import ModelFolder
+from headway.serving.table import Table, read_table
+
+READINGS, COVARIATES = "the readings", "the covariates"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recent:
+    """What `Windows` gathers from: `reach` steps up to now, then `horizon` steps of which only the time is known.
+
+    Attributes:
+        origin: row of the first step to be forecast.
+        first_target: its time, UTC seconds.
+    """
+
+    meta: PreparedMeta
+    values: Float[np.ndarray, "step node channel"]
+    observed: Bool[np.ndarray, "step node channel"]
+    calendar: Int16[np.ndarray, "step 2"]
+    covariates: Float[np.ndarray, "step covariate"]
+    climatology: Float[np.ndarray, "time_of_week node"]
+    origin: int
+    first_target: int
+
+
+def lay_out(
+    found: ModelFolder, readings: pd.DataFrame, inputs: Mapping[str, pd.DataFrame], covariates: pd.DataFrame
+) -> Recent:
+    """Check the tables and put them onto the grid whose last step before the origin is the newest row of `readings`.
+
+    Args:
+        inputs: further variables by name. covariates: no columns where the model has none.
+    Raises: InputError saying what the tables lack.
+    """
+    meta, ids = found.meta, found.sensors["sensor_id"].tolist()
+    _check_names(meta, inputs, covariates)
+    table = read_table(readings, ids, meta.time_zone, READINGS, further="refuse")
+    grid = _grid(table.times, meta)
+    channels = [_channel(table, grid, meta, meta.bounds)]
+    _check_newest(channels[0], grid, meta)
+    for name in meta.channels[1:]:
+        table = read_table(inputs[name], ids, meta.time_zone, _input(name), further="ignore")
+        channels.append(_channel(table, grid, meta, NO_BOUNDS))
+        _check_overlap(channels[-1], table, grid)
+    stacked = np.stack(channels, axis=-1)
+    observed = ~np.isnan(stacked)
+    time = Grid(first=grid.first, step=grid.step, steps=grid.steps + meta.horizon).time()
+    return Recent(
+        meta=meta,
+        values=_with_future(np.where(observed, stacked, np.float32(0)), meta.horizon),
+        observed=_with_future(observed, meta.horizon),
+        calendar=civil_calendar(time, meta.time_zone, meta.step_seconds),
+        covariates=_with_future(_covariates(found, covariates, grid), meta.horizon),
+        climatology=found.climatology,
+        origin=grid.steps,
+        first_target=int(time[grid.steps]),
+    )
+
+
+def reach(meta: PreparedMeta) -> int:
+    """Steps before the origin that a forecast reads, at most."""
+    lagged = meta.history + max(meta.context, default=0)
+    held = meta.history + meta.covariate_steps - 1
+    return max(lagged, held, *meta.trailing, *meta.trailing_days)
+
+
+def _check_names(meta: PreparedMeta, inputs: Mapping[str, pd.DataFrame], covariates: pd.DataFrame) -> None:
+    wanted = meta.channels[1:]
+    problems = [f"needs the input {name}" for name in wanted if name not in inputs]
+    problems += [f"knows no input {name}" for name in inputs if name not in wanted]
+    if meta.covariates and not len(covariates.columns):
+        problems.append(f"needs the covariates {', '.join(meta.covariates)}")
+    if not meta.covariates and len(covariates.columns):
+        problems.append("knows no covariates")
+    if problems:
+        raise InputError(f"the model {', '.join(problems)}")
+
+
+def _grid(times: Times, meta: PreparedMeta) -> Grid:
+    """The last `reach` steps up to the newest row."""
+    step = meta.step_seconds
+    if len(np.unique(times.utc)) > 1 and (found := choose_step(times.utc, READINGS)) != step:
+        raise InputError(
+            f"{READINGS} are {describe_seconds(found)} apart, the model reads steps of {describe_seconds(step)}; "
+            "bring rows of its step"
+        )
+    given = choose_grid(times.utc, step, READINGS)
+    if given.steps < meta.history:
+        raise InputError(
+            f"the model reads {meta.history} steps of {describe_seconds(step)}, {READINGS} span {given.steps}; "
+            f"bring rows from {iso(given.first - (meta.history - given.steps) * step)} or earlier"
+        )
+    steps = reach(meta)
+    return Grid(first=given.first + (given.steps - steps) * step, step=step, steps=steps)
+
+
+def _channel(
+    table: Table, grid: Grid, meta: PreparedMeta, bounds: Bounds
+) -> Float[np.ndarray, "step column"]:
+    """The table on the grid, NaN where not observed, by the rules of training."""
+    # what these rules refuse is refused here: the messages of preprocess speak of params.yaml
+    merge = "mean" if meta.rules.duplicates == "error" else meta.rules.duplicates
+    rules = Rules(duplicates=merge, off_grid="round")
+    stray = (table.times.utc - grid.first) % grid.step != 0
+    if stray.any() and meta.rules.off_grid == "error":
+        raise InputError(
+            f"{table.name}: {stray.sum()} of {len(stray)} timestamps lie between two steps of "
+            f"{describe_seconds(grid.step)} from {iso(grid.first)}, the first at "
+            f"{iso(int(table.times.utc[stray][0]))}; the model's data had none"
+        )
+    variable = place_variable(table.readings, table.columns, table.times, grid, rules, bounds, table.name)
+    disputed = [name for name, count in zip(table.columns, variable.conflicts, strict=True) if count]
+    if disputed and meta.rules.duplicates == "error":
+        raise InputError(f"{table.name}: different readings at one time, of {', '.join(disputed)}; keep one")
+    return variable.readings
+
+
+def _check_newest(readings: Float[np.ndarray, "step node"], grid: Grid, meta: PreparedMeta) -> None:
+    """Refuse when no sensor was read within the history."""
+    seen = np.flatnonzero(~np.isnan(readings).all(axis=1))
+    if not len(seen):
+        raise InputError(
+            f"{READINGS} are all missing in the {grid.steps} steps that the model looks at, up to "
+            f"{iso(grid.first + (grid.steps - 1) * grid.step)}: empty, null values, or outside the plausible range"
+        )
+    empty = grid.steps - 1 - int(seen[-1])
+    if empty >= meta.history:
+        raise InputError(
+            f"the newest {empty} steps hold no reading of any sensor, and the model reads {meta.history}; "
+            f"the newest reading is of {iso(grid.first + int(seen[-1]) * grid.step)}: leave out the rows after "
+            "it to forecast from there, or bring newer ones"
+        )
+
+
+def _check_overlap(readings: Float[np.ndarray, "step column"], table: Table, grid: Grid) -> None:
+    if np.isnan(readings).all():
+        last = grid.first + (grid.steps - 1) * grid.step
+        raise InputError(f"{table.name}: nothing was read in the {grid.steps} steps up to {iso(last)}")
+
+
+def _covariates(found: ModelFolder, frame: pd.DataFrame, grid: Grid) -> Float[np.ndarray, "step covariate"]:
+    meta = found.meta
+    if not meta.covariates:
+        return np.zeros((grid.steps, 0), np.float32)
+    table = read_table(frame, meta.covariates, meta.time_zone, COVARIATES, further="ignore")
+    readings = _channel(table, grid, meta, NO_BOUNDS)
+    _check_overlap(readings, table, grid)
+    return standardize_covariates(hold(readings, meta.covariate_steps), *found.covariate_scale)
+
+
+def _with_future(rows: np.ndarray, horizon: int) -> np.ndarray:
+    """The rows, then as many of nothing as are forecast."""
+    return np.concatenate([rows, np.zeros((horizon, *rows.shape[1:]), rows.dtype)])
+
+
+def _input(name: str) -> str:
+    return f"the input {name}"

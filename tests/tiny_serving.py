@@ -1,0 +1,92 @@
+"""A tiny trained and evaluated model of a world in which everything occurs that readings can have.
+
+Hourly readings of four sensors in London around the night when the clocks go forward: nulls, implausible readings,
+a row missing, a row twice; a further variable; rain every three hours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from headway.data.prepare import prepare
+from headway.data.prepared import Prepared, open_prepared
+from headway.data.windows import Windows
+from headway.evaluation.report import EvaluateParams, evaluate
+from headway.models.folder import read_model_folder
+from tiny_run import train_params, train_tiny
+from worlds import daily_readings, preprocess_params, windows_params, write_raw_world, write_series
+
+ZONE = "Europe/London"
+IDS = ("101", "102", "11", "9")  # text, as files have them, in the order of the model
+STEPS, GAP, TWICE = 210, 181, 190
+EVALUATE = EvaluateParams(minutes=(60,), mape_floor=0.001, prediction_stride=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """The project's folder, its raw tables (data frames), the times of their rows in UTC, and what was prepared."""
+
+    project: Path
+    prepared: Prepared
+    utc: Any  # the type checker does not know what a slice of an index or a frame is
+    readings: Any
+    flow: Any
+    rain: Any
+
+    @property
+    def model(self) -> Path:
+        return self.project / "models/train"
+
+    def predictions(self) -> pd.DataFrame:
+        """What the evaluate stage wrote."""
+        return pd.read_parquet(self.project / "data/predictions/test.parquet")
+
+
+def serve(project: Path, scaling: Literal["global", "per_sensor"] = "global") -> Served:
+    """Make the world, train and evaluate, all in `project`."""
+    raw, times = project / "raw", _times()
+    values, flow = daily_readings(len(times), len(IDS), 60), daily_readings(len(times), len(IDS), 60, seed=1)
+    random = np.random.default_rng(2)
+    values[random.random(values.shape) < 0.05] = np.nan
+    values[random.random(values.shape) < 0.03] = -1  # null
+    values[random.random(values.shape) < 0.02] = 900  # implausible
+    local = times.tz_convert(ZONE).tz_localize(None)
+    facts = {"unit": "km/h", "variable": "speed", "time_zone": ZONE, "null_value": -1, "maximum": 300}
+    write_raw_world(
+        raw, timestamps=local, readings=values, ids=IDS[::-1], variables={"flow": flow}, facts=facts
+    )
+    write_series(raw / "covariates.parquet", local[::3], {"rain": random.random(len(local[::3]))})
+    windows = windows_params(context=("1d",), trailing_weeks=1, inputs=("flow",), covariates=("rain",))
+    prepare(raw, project / "prepared", preprocess_params(scaling=scaling), windows)
+    prepared = open_prepared(project / "prepared")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project)
+        train_tiny(project, prepared, train=train_params(epochs=1))
+    found = read_model_folder(project / "models/train")
+    outputs = {
+        "metrics": project / "metrics/evaluate",
+        "predictions": project / "data/predictions/test.parquet",
+    }
+    evaluate(prepared, Windows(prepared).gather, found.model, EVALUATE, 5, **outputs)
+    tables = {
+        name: pd.read_parquet(raw / f"{name}.parquet") for name in ("series", "series_flow", "covariates")
+    }
+    return Served(
+        project=project,
+        prepared=prepared,
+        utc=times,
+        readings=tables["series"],
+        flow=tables["series_flow"],
+        rain=tables["covariates"],
+    )
+
+
+def _times() -> Any:
+    rows = np.sort(np.append(np.delete(np.arange(STEPS), GAP), TWICE))
+    return pd.date_range("2024-03-23", periods=STEPS, freq="h", tz="UTC")[rows]

@@ -1,0 +1,326 @@
+"""`headway.load(...).predict(...)`: the forecasts of the evaluate stage, or a sentence that says why not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import headway
+from headway.errors import InputError
+from headway.serving.forecaster import Forecaster
+from headway.serving.recent import reach
+from tiny_serving import IDS, TWICE, ZONE, Served, serve
+
+NOW = 150  # rows of the table that the tests of shapes and refusals give
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
+    return serve(tmp_path_factory.mktemp("global"))
+
+
+@pytest.fixture(scope="module")
+def forecaster(served: Served) -> Forecaster:
+    return headway.load(served.model)
+
+
+def forecast(forecaster: Forecaster, served: Served, readings: Any = None) -> Any:
+    """From `readings`, or the first NOW rows, with the further tables the model needs."""
+    readings = served.readings[:NOW] if readings is None else readings
+    return forecaster.predict(readings, inputs={"flow": served.flow}, covariates=served.rain)
+
+
+def by_origin(served: Served) -> Iterator[tuple[np.ndarray, pd.DataFrame]]:
+    """For each origin that the evaluate stage wrote: which raw rows lie before it, and its forecasts."""
+    for origin, rows in served.predictions().groupby("origin"):
+        past = np.asarray(served.utc <= origin)
+        if served.utc[past][-1] == origin:  # not in a gap
+            yield past, rows
+
+
+@pytest.mark.parametrize("scaling", ["global", "per_sensor"])
+def test_forecasts_from_raw_rows_are_those_of_the_evaluate_stage_to_the_bit(
+    served: Served, scaling: str, tmp_path: Path
+) -> None:
+    served = served if scaling == "global" else serve(tmp_path, "per_sensor")
+    forecaster, compared = headway.load(str(served.model)), 0
+    for past, expected in by_origin(served):
+        found = forecaster.predict(
+            served.readings[past], inputs={"flow": served.flow[past]}, covariates=served.rain
+        )
+        assert found["sensor_id"].tolist() == expected["sensor_id"].tolist()
+        assert found["horizon"].tolist() == expected["horizon"].tolist()
+        assert np.array_equal(found["target_time"], expected["target_time"])
+        assert found["forecast"].to_numpy().tobytes() == expected["forecast"].to_numpy().tobytes()
+        compared += 1
+    assert compared > 30
+
+
+def test_local_time_follows_the_clocks_while_utc_does_not(forecaster: Forecaster, served: Served) -> None:
+    eve = np.asarray(served.utc < "2024-03-31 00:00Z")  # the clocks go from 1:00 to 2:00
+    found = forecast(forecaster, served, served.readings[eve])
+    first = found[found["sensor_id"] == IDS[0]]
+    assert first["target_time"].dt.strftime("%d %H:%M").tolist() == ["31 00:00", "31 01:00", "31 02:00"]
+    assert first["target_time_local"].dt.strftime("%d %H:%M").tolist() == ["31 00:00", "31 02:00", "31 03:00"]
+    assert str(found["target_time_local"].dt.tz) == ZONE
+    assert found.attrs == {"variable": "speed", "unit": "km/h", "time_zone": ZONE, "step_seconds": 3600}
+
+
+def test_naive_times_with_both_passes_of_an_autumn_hour_equal_times_with_a_zone(served: Served) -> None:
+    utc = pd.date_range("2024-10-26 18:00", periods=12, freq="h", tz="UTC")  # 1:00 comes twice on the 27th
+    readings = served.readings[-12:].drop(columns="timestamp")
+    tables = [
+        readings.assign(timestamp=utc),
+        readings.assign(timestamp=utc.tz_convert("Asia/Tokyo")),
+        readings.assign(timestamp=utc.tz_convert(ZONE).tz_localize(None)),
+        readings.set_axis(utc),
+    ]
+    further = served.flow[-12:].assign(timestamp=utc), served.rain[-12:].assign(timestamp=utc)
+    forecaster = headway.load(served.model)
+    found = [
+        forecaster.predict(table, inputs={"flow": further[0]}, covariates=further[1]) for table in tables
+    ]
+    assert found[0]["target_time"].iloc[0] == utc[-1] + pd.Timedelta("1h")
+    for other in found[1:]:
+        pd.testing.assert_frame_equal(found[0], other, check_exact=True)
+
+
+def test_a_table_of_the_history_alone_is_enough_and_missing_rows_are_unobserved(
+    forecaster: Forecaster, served: Served
+) -> None:
+    short = served.readings[NOW - 4 : NOW]
+    padded = served.readings[:NOW].copy()
+    padded.loc[: NOW - 5, list(IDS)] = np.nan
+    found = forecast(forecaster, served, short)
+    assert np.isfinite(found["forecast"]).all()
+    pd.testing.assert_frame_equal(found, forecast(forecaster, served, padded), check_exact=True)
+    assert not np.array_equal(found["forecast"], forecast(forecaster, served)["forecast"])
+
+
+def test_rows_older_than_the_reach_change_nothing_and_one_within_does(
+    forecaster: Forecaster, served: Served
+) -> None:
+    rows, steps = served.readings, reach(forecaster.found.meta)
+    assert steps < len(rows) - 2  # two rows are of one step
+    whole = forecast(forecaster, served, rows)
+    cut = forecast(forecaster, served, rows[-steps - 1 :])
+    pd.testing.assert_frame_equal(whole, cut, check_exact=True)
+    changed = rows.copy()
+    changed.loc[len(rows) - steps :, list(IDS)] += 5
+    assert not np.array_equal(forecast(forecaster, served, changed)["forecast"], whole["forecast"])
+
+
+def test_order_of_columns_and_rows_and_numbers_as_names_do_not_matter(
+    forecaster: Forecaster, served: Served
+) -> None:
+    expected = forecast(forecaster, served)
+    turned = served.readings[:NOW][["9", "timestamp", "101", "11", "102"]]
+    shuffled = served.readings[:NOW].sample(frac=1, random_state=0)
+    numbered = served.readings[:NOW].rename(columns={name: int(name) for name in IDS})
+    nullable = served.readings[:NOW].convert_dtypes()
+    for table in (turned, shuffled, numbered, nullable):
+        pd.testing.assert_frame_equal(expected, forecast(forecaster, served, table), check_exact=True)
+
+
+def test_the_callers_tables_are_left_as_they_were(forecaster: Forecaster, served: Served) -> None:
+    readings, before = served.readings[:NOW], served.readings[:NOW].copy()
+    forecast(forecaster, served, readings)
+    pd.testing.assert_frame_equal(readings, before)
+
+
+def test_a_sensor_without_any_reading_is_still_forecast(forecaster: Forecaster, served: Served) -> None:
+    found = forecast(forecaster, served, served.readings[:NOW].assign(**{"11": np.nan}))
+    assert np.isfinite(found["forecast"]).all()
+    silent = served.readings[:NOW].assign(**{"11": None})  # a column of objects, all None
+    pd.testing.assert_frame_equal(found, forecast(forecaster, served, silent), check_exact=True)
+
+
+def off_grid(table: Any) -> Any:
+    table.loc[NOW - 2, "timestamp"] += pd.Timedelta("7min")
+    return table
+
+
+def silent_since(rows: int) -> Callable[[Any], Any]:
+    def change(table: Any) -> Any:
+        table.loc[NOW - rows :, list(IDS)] = np.nan
+        return table
+
+    return change
+
+
+REFUSALS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "another step": (
+        lambda table: table.assign(timestamp=pd.date_range("2024-01-01", periods=NOW, freq="15min")),
+        "the readings are 15 min apart, the model reads steps of 1 h",
+    ),
+    "rows between steps": (off_grid, "the readings: 1 of 150 timestamps lie between two steps of 1 h"),
+    "missing sensors": (
+        lambda table: table.drop(columns=["9", "101"]),
+        "columns are missing: 101, 9; give what was not measured an empty column",
+    ),
+    "unknown sensors": (
+        lambda table: table.assign(x=1.0, y=2.0),
+        "the model does not know the columns x, y; leave them out",
+    ),
+    "a sensor twice": (
+        lambda table: pd.concat([table, table[["9"]]], axis=1),
+        "columns are there more than once: 9",
+    ),
+    "text": (lambda table: table.assign(**{"9": "fast"}), "column 9 is of type str; write numbers"),
+    "truth values": (lambda table: table.assign(**{"9": True}), "column 9 is of type bool; write numbers"),
+    "infinity": (lambda table: table.assign(**{"9": np.inf}), "infinite readings in column 9"),
+    "no timestamp": (
+        lambda table: table.drop(columns="timestamp"),
+        "there is no column timestamp, and the index is no DatetimeIndex",
+    ),
+    "times as text": (
+        lambda table: table.assign(timestamp=table["timestamp"].astype(str)),
+        "column timestamp is of type str; make timestamps of it with pandas.to_datetime",
+    ),
+    "a time that is none": (
+        lambda table: table.assign(timestamp=table["timestamp"].where(table.index != 7)),
+        "column timestamp is empty in rows 7",
+    ),
+    "a time the clocks skip": (
+        lambda table: table.assign(timestamp=pd.date_range("2024-03-31 01:00", periods=NOW, freq="h")),
+        "local times that Europe/London skips when the clocks go forward: rows 0 (2024-03-31T01:00:00)",
+    ),
+    "no rows": (lambda table: table[:0], "the readings have no rows"),
+    "one row": (
+        lambda table: table[-1:],
+        "the model reads 4 steps of 1 h, the readings span 1; bring rows from 2024-03-29T02:00:00Z or earlier",
+    ),
+    "too little history": (lambda table: table[-3:], "the model reads 4 steps of 1 h, the readings span 3"),
+    "nothing read": (silent_since(NOW), "the readings are all missing in the 168 steps"),
+    "nothing but nulls": (
+        lambda table: table.assign(**dict.fromkeys(IDS, -1.0)),
+        "empty, null values, or outside the plausible range",
+    ),
+    "silent for the history": (
+        silent_since(4),
+        "the newest 4 steps hold no reading of any sensor, and the model reads 4; the newest reading is of "
+        "2024-03-29T01:00:00Z",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_readings_that_cannot_be_used_are_refused_with_a_sentence(
+    forecaster: Forecaster, served: Served, case: str
+) -> None:
+    change, sentence = REFUSALS[case]
+    with pytest.raises(InputError) as refused:
+        forecast(forecaster, served, change(served.readings[:NOW].copy()))
+    assert sentence in str(refused.value)
+
+
+def test_one_step_less_than_too_long_a_silence_is_forecast(forecaster: Forecaster, served: Served) -> None:
+    table = silent_since(3)(served.readings[:NOW].copy())
+    assert np.isfinite(forecast(forecaster, served, table)["forecast"]).all()
+
+
+def test_all_faults_of_the_columns_come_at_once(forecaster: Forecaster, served: Served) -> None:
+    table = served.readings[:NOW].drop(columns="11").assign(x=1.0, **{"9": "fast"})
+    with pytest.raises(InputError) as refused:
+        forecast(forecaster, served, table)
+    assert str(refused.value).splitlines() == [
+        "the readings cannot be used:",
+        "  - columns are missing: 11; give what was not measured an empty column",
+        "  - the model does not know the columns x; leave them out",
+        "  - column 9 is of type str; write numbers, and NaN for a missing reading",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("further", "sentence"),
+    [
+        ({}, "the model needs the input flow, needs the covariates rain"),
+        ({"inputs": {"flow": None, "mood": None}, "covariates": None}, "the model knows no input mood"),
+        (
+            {"inputs": {"flow": "9"}, "covariates": None},
+            "the input flow cannot be used:\n  - columns are missing: 9",
+        ),
+        ({"inputs": {"flow": None}, "covariates": "rain"}, "the model needs the covariates rain"),
+    ],
+)
+def test_further_tables_that_do_not_fit_are_refused(
+    forecaster: Forecaster, served: Served, further: dict[str, Any], sentence: str
+) -> None:
+    """None stands for the whole table, a name for the table without this column."""
+
+    def table(whole: Any, without: str | None) -> Any:
+        if without == "rain":
+            return pd.DataFrame(index=pd.DatetimeIndex(whole["timestamp"]))
+        return whole if without is None else whole.drop(columns=without)
+
+    given: dict[str, Any] = {}
+    if "inputs" in further:
+        given["inputs"] = {name: table(served.flow, without) for name, without in further["inputs"].items()}
+    if "covariates" in further:
+        given["covariates"] = table(served.rain, further["covariates"])
+    with pytest.raises(InputError) as refused:
+        forecaster.predict(served.readings[:NOW], **given)
+    assert sentence in str(refused.value)
+
+
+def test_a_further_table_of_another_time_is_refused(forecaster: Forecaster, served: Served) -> None:
+    old = served.flow.assign(timestamp=pd.date_range("2020-01-01", periods=len(served.flow), freq="h"))
+    with pytest.raises(
+        InputError, match="the input flow: nothing was read in the 168 steps up to 2024-03-29"
+    ):
+        forecaster.predict(served.readings[:NOW], inputs={"flow": old}, covariates=served.rain)
+
+
+@pytest.mark.parametrize(
+    ("rule", "sentence"), [("mean", ""), ("error", "different readings at one time, of 101")]
+)
+def test_two_readings_of_one_time_are_settled_as_in_training(
+    served: Served, rule: str, sentence: str, tmp_path: Path
+) -> None:
+    readings = served.readings[TWICE - 20 : TWICE + 4]
+    if not sentence:
+        assert np.isfinite(forecast(headway.load(served.model), served, readings)["forecast"]).all()
+        return
+    strict = copy_with_rule(served.model, tmp_path / "model", rule)
+    with pytest.raises(InputError, match=sentence):
+        forecast(headway.load(strict), served, readings)
+
+
+def copy_with_rule(model: Path, copy: Path, duplicates: str) -> Path:
+    """The model as if it had been trained under another rule."""
+    copy.mkdir()
+    for file in model.iterdir():
+        content = file.read_bytes()
+        if file.name == "config.json":
+            content = content.replace(b'"duplicates": "mean"', f'"duplicates": "{duplicates}"'.encode())
+        (copy / file.name).write_bytes(content)
+    return copy
+
+
+def test_a_model_folder_without_its_climatology_or_with_anothers_is_refused(
+    served: Served, tmp_path: Path
+) -> None:
+    model = copy_with_rule(served.model, tmp_path / "model", "mean")
+    np.save(model / "climatology.npy", np.zeros((7, 2), np.float32))
+    with pytest.raises(InputError, match=r"climatology.npy is of another model: shape \(7, 2\)"):
+        headway.load(model)
+    (model / "climatology.npy").unlink()
+    with pytest.raises(InputError, match="is not a whole model folder"):
+        headway.load(model)
+
+
+def test_importing_headway_loads_neither_torch_nor_pandas_until_load_is_asked_for() -> None:
+    code = (
+        "import sys, headway\n"
+        "assert not {'torch', 'pandas'} & set(sys.modules)\n"
+        "assert not hasattr(headway, 'lode')\n"
+        "assert headway.__version__\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": "src"}, timeout=30)
