@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from interrupt import run_folder
-from stages import DATASET, STAGES, outputs, run_stage, set_params, write_params
+from run_stages import DATASET, STAGES, outputs, run_stage, set_params, write_params
 
 from headway.data.prepared import open_prepared
 from tiny_run import tiny_data, train_params, train_tiny

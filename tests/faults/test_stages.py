@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from stages import DATASET, STAGES, die_in_stage, outputs, run_stage, set_params
+from run_stages import DATASET, STAGES, die_in_stage, outputs, run_stage, set_params
 
 from dvc_project import ROOT
 
