@@ -1,14 +1,13 @@
-"""data/raw/<dataset>/ -> data/prepared/ and metrics/preprocess/quality.json."""
+"""data/raw/<dataset>/ -> data/prepared/, metrics/preprocess/quality.json and quality.html."""
 
-import json
 import logging
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
-from headway.atomic import write_text
 from headway.data.prepare import PreprocessParams, prepare
+from headway.data.quality_page import write_report
 from headway.data.report import summary
 from headway.data.split import WindowsParams
 from headway.errors import InputError
@@ -18,11 +17,10 @@ from headway.params import read_params
 def main() -> None:
     records = {"dataset": str, "preprocess": PreprocessParams, "windows": WindowsParams}
     params = read_params("params.yaml", records)
-    raw = Path("data/raw") / params["dataset"]
-    quality = prepare(raw, Path("data/prepared"), params["preprocess"], params["windows"])
+    raw, out = Path("data/raw") / params["dataset"], Path("data/prepared")
+    quality = prepare(raw, out, params["preprocess"], params["windows"])
     logging.info("\n".join(summary(quality)))
-    text = json.dumps(quality, sort_keys=True, indent=2) + "\n"
-    write_text(Path("metrics/preprocess/quality.json"), text)
+    write_report(Path("metrics/preprocess"), quality, out)
 
 
 if __name__ == "__main__":

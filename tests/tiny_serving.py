@@ -48,10 +48,20 @@ class Served:
         return pd.read_parquet(self.project / "data/predictions/test.parquet")
 
 
-def serve(project: Path, scaling: Literal["global", "per_sensor"] = "global") -> Served:
-    """Make the world, train and evaluate, all in `project`."""
+def serve(
+    project: Path,
+    scaling: Literal["global", "per_sensor"] = "global",
+    stuck_steps: int = 0,
+    **windows: Any,
+) -> Served:
+    """Make the world, train and evaluate, all in `project`.
+
+    Args: stuck_steps: of section `preprocess`; with it the flow of one sensor is stuck for three days.
+        windows: keys of that section that are changed.
+    """
     raw, times = project / "raw", _times()
     values, flow = daily_readings(len(times), len(IDS), 60), daily_readings(len(times), len(IDS), 60, seed=1)
+    flow[100:185, 1] = 60 if stuck_steps else flow[100:185, 1]
     random = np.random.default_rng(2)
     values[random.random(values.shape) < 0.05] = np.nan
     values[random.random(values.shape) < 0.03] = -1  # null
@@ -62,8 +72,9 @@ def serve(project: Path, scaling: Literal["global", "per_sensor"] = "global") ->
         raw, timestamps=local, readings=values, ids=IDS[::-1], variables={"flow": flow}, facts=facts
     )
     write_series(raw / "covariates.parquet", local[::3], {"rain": random.random(len(local[::3]))})
-    windows = windows_params(context=("1d",), trailing_weeks=1, inputs=("flow",), covariates=("rain",))
-    prepare(raw, project / "prepared", preprocess_params(scaling=scaling), windows)
+    keys = {"context": ("1d",), "trailing_weeks": 1, "inputs": ("flow",), "covariates": ("rain",)}
+    section = windows_params(**(keys | windows))
+    prepare(raw, project / "prepared", preprocess_params(scaling=scaling, stuck_steps=stuck_steps), section)
     prepared = open_prepared(project / "prepared")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project)

@@ -22,9 +22,21 @@ PREPROCESS = PreprocessParams(
     max_neighbors=3,
     duplicates="mean",
     off_grid="error",
+    stuck_steps=0,
     unusable_sensors="error",
+    identical_sensors="keep",
 )
-WINDOWS = WindowsParams(history=4, horizon=3, context=(), trailing_weeks=0, inputs=(), covariates=())
+WINDOWS = WindowsParams(
+    history=4,
+    horizon=3,
+    context=(),
+    trailing_weeks=0,
+    target="auto",
+    inputs=(),
+    covariates=(),
+    future_covariates=(),
+    holidays="none",
+)
 
 
 def preprocess_params(**changes: Any) -> PreprocessParams:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from headway.data.prepared import FILES, Channel, Prepared, PreparedMeta, open_prepared, write_prepared
-from headway.data.rules import Bounds, Rules
+from headway.data.rules import NO_BOUNDS, Bounds, Rules
 from headway.errors import InputError
 
 STEPS, SENSORS, SLOTS = 30, 3, 4
@@ -33,6 +33,8 @@ def meta(**changes: Any) -> PreparedMeta:
         "sensors": SENSORS,
         "channels": ("speed", "flow"),
         "covariates": (),
+        "future_covariates": (),
+        "holidays": "",
         "step_seconds": 21_600,
         "slots_per_day": SLOTS,
         "history": 2,
@@ -43,8 +45,8 @@ def meta(**changes: Any) -> PreparedMeta:
         "splits": {"train": (2, 20), "validation": (20, 23), "test": (23, 30)},
         "training_rows": 19,
         "scaling": "global",
-        "rules": Rules(duplicates="mean", off_grid="error"),
-        "bounds": Bounds(null=0.0, minimum=None, maximum=200.0),
+        "rules": Rules(duplicates="mean", off_grid="error", stuck_steps=0),
+        "bounds": (Bounds(null=0.0, minimum=None, maximum=200.0), NO_BOUNDS),
         "covariate_steps": 1,
         "files": {},
     }

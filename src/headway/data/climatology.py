@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int16, Int64
 
 from headway.data.calendar import time_of_week
+from headway.data.store import release
 
 BLOCK = 64  # sensors at once: their training rows stay within the processor's cache lines
 
@@ -31,6 +32,7 @@ def weekly_climatology(
         usual = np.tile(_means(block, day), (7, 1))
         weekly = _means(block, week)
         table[:, first : first + BLOCK] = np.where(np.isnan(weekly), usual, weekly)
+        release(readings)
     anywhere = np.nanmean(own) if not np.isnan(own).all() else np.float32(0)
     own = np.where(np.isnan(own), anywhere, own)
     return np.where(np.isnan(table), own, table).astype(np.float32)

@@ -21,7 +21,7 @@ from headway.data.calendar import to_utc
 from headway.errors import InputError
 
 TIME = "timestamp"
-BATCH_BYTES = 64 * 2**20  # of decoded columns in memory beside the float32 array
+BATCH_BYTES = 256 * 2**20  # of decoded columns in memory at once
 MAX_CELLS = 2**34  # 64 GiB of float32: five years of 11,000 sensors every five minutes are 6e9
 YEARS = (np.datetime64("1900-01-01", "s"), np.datetime64("2200-01-01", "s"))
 
@@ -84,7 +84,7 @@ def read_readings(path: Path, names: Sequence[str]) -> Float[np.ndarray, "row co
     """
     rows = open_parquet(path).metadata.num_rows
     readings = np.empty((rows, len(names)), dtype=np.float32, order="F")
-    width = max(1, BATCH_BYTES // (8 * max(1, rows)))
+    width = columns_at_once(rows)
     infinite: list[str] = []
     for first in range(0, len(names), width):
         batch = list(names[first : first + width])
@@ -97,6 +97,11 @@ def read_readings(path: Path, names: Sequence[str]) -> Float[np.ndarray, "row co
     if infinite:
         raise InputError(f"{path}: infinite readings in {listing(infinite)}; write a missing reading as NaN")
     return readings
+
+
+def columns_at_once(rows: int) -> int:
+    """Columns of so many rows that are read together."""
+    return max(1, BATCH_BYTES // (8 * max(1, rows)))
 
 
 def listing(items: Iterable[object], limit: int = 8) -> str:

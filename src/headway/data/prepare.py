@@ -15,19 +15,20 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
-from annotated_types import Interval
+from annotated_types import Ge, Interval
 
 from headway.data.calendar import civil_calendar, slots_per_day
 from headway.data.climatology import weekly_climatology
 from headway.data.grid import Grid, choose_grid, choose_step
+from headway.data.holidays import NONE, require_place
 from headway.data.parquet import Times, listing, read_times
 from headway.data.prepared import Channel, PreparedMeta, write_prepared
-from headway.data.quality import Unusable, find_unusable
+from headway.data.quality import Unusable, find_repeated, find_unusable
 from headway.data.raw import RawFolder, read_raw
 from headway.data.report import Plan, describe_input, quality_report
-from headway.data.rules import NO_BOUNDS, Bounds, Duplicates, OffGrid, Rules
+from headway.data.rules import Duplicates, OffGrid, Rules
 from headway.data.scale import Scaling, column_moments, scale_of
-from headway.data.series import Variable, read_covariates, read_variable
+from headway.data.series import Variable, keep_columns, read_covariates, read_variable
 from headway.data.split import WindowsParams, resolve_lags, split_origins
 from headway.errors import InputError
 from headway.graph.neighbors import MAX_NEIGHBORS, GraphChoice, build_neighbors
@@ -44,11 +45,13 @@ class PreprocessParams:
     max_neighbors: Annotated[int, Interval(ge=1, le=MAX_NEIGHBORS)]
     duplicates: Duplicates
     off_grid: OffGrid
+    stuck_steps: Annotated[int, Ge(0)]
     unusable_sensors: Literal["error", "drop", "keep"]
+    identical_sensors: Literal["keep", "drop"]
 
     def rules(self) -> Rules:
         """How rows are brought onto the grid."""
-        return Rules(duplicates=self.duplicates, off_grid=self.off_grid)
+        return Rules(duplicates=self.duplicates, off_grid=self.off_grid, stuck_steps=self.stuck_steps)
 
 
 def prepare(raw: Path, out: Path, preprocess: PreprocessParams, windows: WindowsParams) -> dict[str, Any]:
@@ -57,30 +60,26 @@ def prepare(raw: Path, out: Path, preprocess: PreprocessParams, windows: Windows
     Returns: the quality report, ready for JSON.
     Raises: InputError naming file, column, sensor, row or key.
     """
-    folder = read_raw(raw, windows.inputs, windows.covariates, drop=preprocess.unusable_sensors == "drop")
-    times = read_times(raw / "series.parquet", folder.zone)
+    folder = _read_folder(raw, preprocess, windows)
+    times = read_times(folder.target.path, folder.zone)
     plan = _plan(folder, times, preprocess, windows)
-    target = _read_target(folder, times, plan.grid, preprocess.rules())
+    scratch = out.parent
+    scratch.mkdir(parents=True, exist_ok=True)
+    target = _read_target(folder, times, plan.grid, preprocess.rules(), scratch)
     unusable = find_unusable(target.readings, plan.training_rows)
-    target, sensors = _settle_sensors(folder, target, unusable, preprocess.unusable_sensors)
+    target, sensors = _settle_sensors(folder, target, unusable, preprocess, scratch)
 
     training, slots = slice(0, plan.training_rows), slots_per_day(plan.grid.step)
     calendar = civil_calendar(plan.grid.time(), folder.zone, plan.grid.step)
     usual = weekly_climatology(target.readings[training], calendar[training], slots)
-    table = build_neighbors(
-        choice=preprocess.graph,
-        sensors=sensors,
-        edges=folder.edges,
-        max_neighbors=preprocess.max_neighbors,
-    )
-    covariates = read_covariates(
-        folder, windows.covariates, plan.grid, preprocess.rules(), plan.training_rows
-    )
+    limit = preprocess.max_neighbors
+    table = build_neighbors(choice=preprocess.graph, sensors=sensors, edges=folder.edges, max_neighbors=limit)
+    covariates = read_covariates(folder, windows, plan.grid, preprocess.rules(), plan.training_rows)
     inputs: dict[str, dict[str, Any]] = {}
     meta = write_prepared(
         out,
         meta=_meta(folder, sensors, plan, preprocess, windows, covariates.held),
-        channels=_channels(folder, sensors, target, plan, preprocess, windows.inputs, inputs),
+        channels=_channels(folder, sensors, target, plan, preprocess, inputs, scratch),
         time=plan.grid.time(),
         calendar=calendar,
         covariates=covariates.values,
@@ -89,12 +88,24 @@ def prepare(raw: Path, out: Path, preprocess: PreprocessParams, windows: Windows
         sensors=sensors,
         covariate_scale=(covariates.mean, covariates.std),
     )
-    report = quality_report(folder, target, plan, unusable, table, meta)
+    report = quality_report(folder, target, plan, unusable, table, meta, list(sensors["sensor_id"]))
     return report | {"inputs": inputs, "covariates": covariates.found}
 
 
+def _read_folder(raw: Path, preprocess: PreprocessParams, windows: WindowsParams) -> RawFolder:
+    require_place(windows.holidays)
+    return read_raw(
+        raw,
+        windows.inputs,
+        windows.covariates,
+        drop=preprocess.unusable_sensors == "drop",
+        target=windows.target,
+        ahead=windows.future_covariates,
+    )
+
+
 def _plan(folder: RawFolder, times: Times, preprocess: PreprocessParams, windows: WindowsParams) -> Plan:
-    path, minutes = folder.path / "series.parquet", folder.facts.step_minutes
+    path, minutes = folder.target.path, folder.facts.step_minutes
     step = choose_step(times.utc, path) if minutes is None else int(minutes * 60)
     grid = choose_grid(times.utc, step, path)
     ratio = folder.facts.split if preprocess.split == "auto" else preprocess.split
@@ -104,41 +115,30 @@ def _plan(folder: RawFolder, times: Times, preprocess: PreprocessParams, windows
     return Plan(grid=grid, splits=splits, training_rows=training_rows, lags=lags)
 
 
-def _read_target(folder: RawFolder, times: Times, grid: Grid, rules: Rules) -> Variable:
-    path, ids = folder.path / "series.parquet", list(folder.sensors["sensor_id"])
-    return read_variable(path, ids, times, grid, rules, _bounds(folder))
-
-
-def _bounds(folder: RawFolder) -> Bounds:
-    facts = folder.facts
-    return Bounds(null=facts.null_value, minimum=facts.minimum, maximum=facts.maximum)
+def _read_target(folder: RawFolder, times: Times, grid: Grid, rules: Rules, scratch: Path) -> Variable:
+    ids = list(folder.sensors["sensor_id"])
+    return read_variable(folder.target.path, ids, times, grid, rules, folder.target.bounds, scratch)
 
 
 def _settle_sensors(
-    folder: RawFolder, target: Variable, unusable: Unusable, rule: Literal["error", "drop", "keep"]
+    folder: RawFolder, target: Variable, unusable: Unusable, rules: PreprocessParams, scratch: Path
 ) -> tuple[Variable, pd.DataFrame]:
-    """Refuse, leave out or keep the sensors that cannot be learned from."""
-    bad = unusable.any()
-    if rule == "error" and bad.any():
-        named = unusable.named(list(folder.sensors["sensor_id"]))
+    """Refuse, leave out or keep the sensors that cannot be learned from, or that repeat another."""
+    bad, ids = unusable.any(), list(folder.sensors["sensor_id"])
+    if rules.unusable_sensors == "error" and bad.any():
         raise InputError.from_problems(
-            f"{folder.path / 'series.parquet'} has {bad.sum()} unusable sensors; "
+            f"{folder.target.path} has {bad.sum()} unusable sensors; "
             "preprocess.unusable_sensors: drop leaves them out, keep goes on with global statistics:",
-            [f"{fault}: {listing(ids)}" for fault, ids in named.items()],
+            [f"{fault}: {listing(names)}" for fault, names in unusable.named(ids).items()],
         )
-    if unusable.untrained.all() or (rule == "drop" and bad.all()):
-        raise InputError(f"{folder.path / 'series.parquet'}: no sensor has usable training readings")
-    if rule != "drop" or not bad.any():
+    gone = bad if rules.unusable_sensors == "drop" else np.zeros(len(bad), dtype=bool)
+    if unusable.untrained.all() or gone.all():
+        raise InputError(f"{folder.target.path}: no sensor has usable training readings")
+    if rules.identical_sensors == "drop":
+        gone = gone | find_repeated(target.readings)
+    if not gone.any():
         return target, folder.sensors
-    kept = Variable(
-        readings=np.asfortranarray(target.readings[:, ~bad]),
-        placement=target.placement,
-        repeated=target.repeated,
-        conflicts=target.conflicts[~bad],
-        nulls=target.nulls[~bad],
-        implausible=target.implausible[~bad],
-    )
-    return kept, folder.sensors.loc[~bad].reset_index(drop=True)
+    return keep_columns(target, ~gone, scratch), folder.sensors.loc[~gone].reset_index(drop=True)
 
 
 def _channels(
@@ -147,21 +147,20 @@ def _channels(
     target: Variable,
     plan: Plan,
     preprocess: PreprocessParams,
-    inputs: tuple[str, ...],
     found: dict[str, dict[str, Any]],
+    scratch: Path,
 ) -> Iterator[Channel]:
     """The target, then each input as it is asked for; `found` is filled along the way."""
     yield _channel(target, plan.training_rows, preprocess.scaling)
     ids = list(sensors["sensor_id"])
-    for name in inputs:
-        path = folder.path / f"series_{name}.parquet"
-        times = read_times(path, folder.zone)
-        variable = read_variable(path, ids, times, plan.grid, preprocess.rules(), NO_BOUNDS)
-        if np.isnan(variable.readings[: plan.training_rows]).all():
+    for file in folder.inputs:
+        times = read_times(file.path, folder.zone)
+        variable = read_variable(file.path, ids, times, plan.grid, preprocess.rules(), file.bounds, scratch)
+        if find_unusable(variable.readings, plan.training_rows).untrained.all():
             raise InputError(
-                f"{path} has no reading in the {plan.training_rows} training rows of series.parquet"
+                f"{file.path} has no reading in the {plan.training_rows} training rows of {folder.target.path.name}"
             )
-        found[name] = describe_input(variable, plan.grid, ids)
+        found[file.name] = describe_input(variable, plan.grid, ids)
         yield _channel(variable, plan.training_rows, preprocess.scaling)
 
 
@@ -180,15 +179,17 @@ def _meta(
 ) -> PreparedMeta:
     return PreparedMeta(
         dataset=folder.path.name,
-        variable=folder.facts.variable,
-        unit=folder.facts.unit or "units",
+        variable=folder.target.name,
+        unit=folder.target.unit or "units",
         time_zone=folder.zone,
         source=folder.facts.source,
         licence=folder.facts.licence,
         steps=plan.grid.steps,
         sensors=len(sensors),
-        channels=(folder.facts.variable, *windows.inputs),
-        covariates=windows.covariates,
+        channels=(folder.target.name, *windows.inputs),
+        covariates=windows.covariate_columns(),
+        future_covariates=windows.future_covariates,
+        holidays="" if windows.holidays == NONE else windows.holidays,
         step_seconds=plan.grid.step,
         slots_per_day=slots_per_day(plan.grid.step),
         history=windows.history,
@@ -200,7 +201,7 @@ def _meta(
         training_rows=plan.training_rows,
         scaling=preprocess.scaling,
         rules=preprocess.rules(),
-        bounds=_bounds(folder),
+        bounds=tuple(file.bounds for file in (folder.target, *folder.inputs)),
         covariate_steps=covariate_steps,
         files={},
     )

@@ -37,6 +37,7 @@ from safetensors.numpy import load_file, save
 
 from headway.atomic import replacing_folder
 from headway.data.rules import Bounds, Rules
+from headway.data.store import release
 from headway.errors import InputError
 
 FILES = (
@@ -52,6 +53,7 @@ FILES = (
 )
 MEND = "run `dvc repro -f preprocess`"
 BLOCK_BYTES = 64 * 2**20  # of float32 readings turned from columns to rows at once
+COLUMNS = 256  # of them between two releases: the system may map a whole column where a part is read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,12 +63,14 @@ class PreparedMeta:
     Attributes:
         source, licence: of the data set, as in dataset.yaml.
         channels: variable names, the target first.
+        covariates: columns of covariates.npy: past ones, `future_covariates` read ahead by the horizon, holidays.
+        holidays: the place whose holidays are read, "" for none.
         context: lags of `windows.context` that survived the checks, in steps, in their order.
         trailing: lags of the trailing climatology's weeks, in steps.
         trailing_days: lags of one to seven days, in steps.
         splits: origins [first, last) of "train", "validation" and "test".
         training_rows: statistics were taken from rows [0, training_rows) only.
-        rules, bounds: how rows became readings of the target, for those who bring newer rows.
+        rules, bounds: how rows became readings, of each channel, for those who bring newer rows.
         covariate_steps: steps for which a reading of a covariate holds.
         files: "bytes" and "sha256" of every other file of the folder.
     """
@@ -81,6 +85,8 @@ class PreparedMeta:
     sensors: int
     channels: tuple[str, ...]
     covariates: tuple[str, ...]
+    future_covariates: tuple[str, ...]
+    holidays: str
     step_seconds: int
     slots_per_day: int
     history: int
@@ -92,9 +98,18 @@ class PreparedMeta:
     training_rows: int
     scaling: str
     rules: Rules
-    bounds: Bounds
+    bounds: tuple[Bounds, ...]
     covariate_steps: int
     files: dict[str, dict[str, int | str]]
+
+    def past_covariates(self) -> tuple[str, ...]:
+        """Covariates of which the past is read."""
+        ahead = len(self.future_covariates) + bool(self.holidays)
+        return self.covariates[: len(self.covariates) - ahead]
+
+    def given_covariates(self) -> tuple[str, ...]:
+        """Columns of a table of covariates that the model needs."""
+        return tuple(dict.fromkeys([*self.past_covariates(), *self.future_covariates]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,9 +236,15 @@ def _write_channels(
         assert channel.readings.shape == shape[:2], (channel.readings.shape, shape)
         for first in range(0, shape[0], block):
             rows = slice(first, first + block)
-            seen = ~np.isnan(channel.readings[rows])
-            values[rows, :, index] = np.where(seen, channel.readings[rows], np.float32(0))
-            observed[rows, :, index] = seen
+            for column in range(0, shape[1], COLUMNS):
+                columns = slice(column, column + COLUMNS)
+                part = channel.readings[rows, columns]
+                seen = ~np.isnan(part)
+                values[rows, columns, index] = np.where(seen, part, np.float32(0))
+                observed[rows, columns, index] = seen
+                release(channel.readings)
+            release(values)
+            release(observed)
         scales.append((channel.mean.tolist(), channel.std.tolist()))
         del channel  # the next one is read when this one is gone
     assert len(scales) == shape[2], (len(scales), shape)

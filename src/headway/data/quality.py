@@ -18,20 +18,44 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int64
 
+from headway.data.calendar import DAY, WEEK
 from headway.data.grid import Grid, Placement, find_gaps, iso
+from headway.data.store import each_column
+from headway.data.symptoms import (
+    copied_stretches,
+    day_marks,
+    line_stretches,
+    shared_days,
+    stuck_stretches,
+    zero_stretches,
+)
 
 STUCK_STEPS = 24
+SHARED_DAYS = 3  # of two sensors with the same readings, at least
 WORST = 20  # sensors or gaps named in a list
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """Counts of each sensor over all steps, and groups of sensors whose readings are identical throughout."""
+    """What was seen, a count a sensor over all steps.
+
+    Attributes:
+        stuck: stretches of equal readings. line, copy, silence: readings in stretches on one line, in copies of the
+            week before, in days of nothing but zeros (symptoms.py).
+        identical: groups of sensors whose readings are the same throughout.
+        shared: (sensor, another) with whole days of the same readings, and their number; `days` there are.
+    """
 
     observed: Int64[np.ndarray, " node"]
     zeros: Int64[np.ndarray, " node"]
+    negative: Int64[np.ndarray, " node"]
     stuck: Int64[np.ndarray, " node"]
+    line: Int64[np.ndarray, " node"]
+    copy: Int64[np.ndarray, " node"]
+    silence: Int64[np.ndarray, " node"]
     identical: list[list[str]]
+    shared: dict[tuple[str, str], int]
+    days: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +84,7 @@ def find_unusable(readings: Float[np.ndarray, "step node"], training_rows: int) 
     """Judge each sensor by its training rows; validation and test decide nothing."""
     nodes = readings.shape[1]
     silent, untrained, constant = (np.zeros(nodes, dtype=bool) for _ in range(3))
-    for index in range(nodes):
-        column = readings[:, index]
+    for index, column in each_column(readings):
         seen = column[:training_rows][~np.isnan(column[:training_rows])]
         untrained[index] = not len(seen)
         silent[index] = untrained[index] and bool(np.isnan(column).all())
@@ -69,33 +92,73 @@ def find_unusable(readings: Float[np.ndarray, "step node"], training_rows: int) 
     return Unusable(silent=silent, untrained=untrained, constant=constant)
 
 
-def examine(readings: Float[np.ndarray, "step node"], ids: Sequence[str]) -> Findings:
+def examine(readings: Float[np.ndarray, "step node"], ids: Sequence[str], step_seconds: int) -> Findings:
     """One pass over the sensors."""
-    observed, zeros, stuck = (np.zeros(len(ids), dtype=np.int64) for _ in range(3))
-    same: dict[bytes, list[str]] = defaultdict(list)
-    for index, name in enumerate(ids):
-        column = readings[:, index]
+    day, week = DAY // step_seconds, WEEK // step_seconds if WEEK % step_seconds == 0 else 0
+    names = ("observed", "zeros", "negative", "stuck", "line", "copy", "silence")
+    counts = {name: np.zeros(len(ids), dtype=np.int64) for name in names}
+    marks = np.zeros((len(readings) // day if day > 1 else 0, len(ids)), dtype=np.uint64)
+    for index, column in each_column(readings):
+        counts["observed"][index] = len(column) - np.isnan(column).sum()
+        counts["zeros"][index] = (column == 0).sum()
+        counts["negative"][index] = (column < 0).sum()
+        counts["stuck"][index] = len(stuck_stretches(column, STUCK_STEPS))
+        counts["line"][index] = line_stretches(column).sum()
+        counts["copy"][index] = copied_stretches(column, week).sum()
+        counts["silence"][index] = zero_stretches(column, day).sum()
+        marks[:, index] = day_marks(column, day) if len(marks) else 0
+    groups = _repeated_groups(readings)
+    again = {ids[node] for group in groups for node in group[1:]}
+    shared = {(ids[one], ids[other]): days for (one, other), days in shared_days(marks).items()}
+    return Findings(
+        **counts,
+        identical=[[ids[node] for node in group] for group in groups],
+        shared={pair: days for pair, days in shared.items() if pair[1] not in again},
+        days=len(marks),
+    )
+
+
+def find_repeated(readings: Float[np.ndarray, "step node"]) -> Bool[np.ndarray, " node"]:
+    """Sensors whose readings are those of an earlier one throughout."""
+    repeated = np.zeros(readings.shape[1], dtype=bool)
+    repeated[[node for group in _repeated_groups(readings) for node in group[1:]]] = True
+    return repeated
+
+
+def _repeated_groups(readings: Float[np.ndarray, "step node"]) -> list[list[int]]:
+    same: dict[bytes, list[int]] = defaultdict(list)
+    for index, column in each_column(readings):
         missing = np.isnan(column)
-        observed[index] = len(column) - missing.sum()
-        zeros[index] = (column == 0).sum()
-        stuck[index] = _stuck_stretches(column)
         seen = column[~missing]
         if len(seen) and seen.min() < seen.max():  # constant sensors are listed as such
             plain = np.where(missing, np.float32(-np.inf), column)
-            same[hashlib.blake2b(plain.tobytes()).digest()].append(name)
-    identical = [group for group in same.values() if len(group) > 1]
-    return Findings(observed=observed, zeros=zeros, stuck=stuck, identical=identical)
+            same[hashlib.blake2b(plain.tobytes()).digest()].append(index)
+    return [group for group in same.values() if len(group) > 1]
 
 
-def describe_findings(findings: Findings, steps: int) -> dict[str, Any]:
-    """Shares and counts over all sensors."""
+def describe_findings(findings: Findings, steps: int, ids: Sequence[str]) -> dict[str, Any]:
+    """Shares and counts over all sensors, and the sensors with the highest counts."""
     observed = int(findings.observed.sum())
+    # sensors with little traffic share a day by chance
+    most = [item for item in findings.shared.items() if item[1] >= max(SHARED_DAYS, 0.05 * findings.days)]
+    most = sorted(most, key=lambda item: (-item[1], item[0]))[:WORST]
     return {
         "missing_share": round(1 - observed / (steps * len(findings.observed)), 6),
+        "missing_sensors": worst(steps - findings.observed, ids),
         "zero_share": round(int(findings.zeros.sum()) / max(1, observed), 6),
+        "zero_days_readings": int(findings.silence.sum()),
+        "zero_days_sensors": worst(findings.silence, ids),
+        "negative_readings": int(findings.negative.sum()),
+        "negative_sensors": worst(findings.negative, ids),
         "stuck_stretches": int(findings.stuck.sum()),
         "stuck_sensors": int((findings.stuck > 0).sum()),
+        "stuck_worst": worst(findings.stuck, ids),
+        "interpolated_readings": int(findings.line.sum()),
+        "interpolated_sensors": worst(findings.line, ids),
+        "copied_week_readings": int(findings.copy.sum()),
+        "copied_week_sensors": worst(findings.copy, ids),
         "identical_sensors": findings.identical,
+        "shared_days": [{"sensors": list(pair), "days": days} for pair, days in most],
     }
 
 
@@ -130,10 +193,3 @@ def worst(counts: Int64[np.ndarray, " node"], ids: Sequence[str]) -> dict[str, i
 
 def _ids(mask: Bool[np.ndarray, " node"], ids: Sequence[str]) -> list[str]:
     return [name for name, marked in zip(ids, mask, strict=True) if marked]
-
-
-def _stuck_stretches(column: Float[np.ndarray, " step"]) -> int:
-    same = np.zeros(len(column) + 1, dtype=np.int8)  # bounded by False on both sides
-    same[1:-1] = (column[1:] == column[:-1]) & (column[1:] != 0)
-    edges = np.flatnonzero(np.diff(same))
-    return int((edges[1::2] - edges[::2] >= STUCK_STEPS - 1).sum())

@@ -19,7 +19,10 @@ import pyarrow as pa
 
 from headway.data.facts import DatasetFacts, is_zone, read_facts
 from headway.data.parquet import TIME, describe_rows, listing, open_parquet, read_parquet
+from headway.data.variables import AUTO, VariableFile, find_variables
 from headway.errors import InputError
+
+Names = Sequence[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +31,7 @@ class RawFolder:
 
     Attributes:
         zone: the civil time of naive timestamps and of the calendar.
-        sensors: rows sorted by sensor_id (text); these sensors are in series.parquet too.
+        sensors: rows sorted by sensor_id (text); the target's file has these sensors too.
         edges: source and target (ids of `sensors`), distance_m and/or weight; None without edges.parquet.
         left_out: under `unusable_sensors: drop`, what one file names and another does not.
     """
@@ -38,44 +41,48 @@ class RawFolder:
     zone: str
     sensors: pd.DataFrame
     edges: pd.DataFrame | None
+    target: VariableFile
+    inputs: tuple[VariableFile, ...]
     left_out: dict[str, list[str]]
 
 
-def read_raw(path: Path, inputs: Sequence[str], covariates: Sequence[str], *, drop: bool) -> RawFolder:
+def read_raw(
+    path: Path, inputs: Names, covariates: Names, *, drop: bool, target: str = AUTO, ahead: Names = ()
+) -> RawFolder:
     """Read what is small and check what can be checked before the readings are read.
 
-    Args:
-        inputs: variables whose series_<variable>.parquet must exist with the same sensors.
-        covariates: columns that covariates.parquet must have.
-        drop: sensors and edges that not all files know are left out instead of refused.
+    Args: drop: what not all files know is left out instead of refused. ahead: windows.future_covariates.
     Raises: InputError listing everything found in the folder.
     """
     _require_folder(path)
     facts = read_facts(path / "dataset.yaml")
-    schema = open_parquet(path / "series.parquet").schema_arrow
-    zone, problems = _zone(path / "series.parquet", schema, facts)
-    problems += _column_problems(path / "series.parquet", schema)
-    sensors, found = _read_sensors(path / "sensors.parquet")
-    problems += found
-    edges, found = _read_edges(path / "edges.parquet")
-    problems += found
+    variables, problems = find_variables(path, facts, target, inputs)
+    series = variables[0].path
+    schema = open_parquet(series).schema_arrow
+    zone, found = _zone(series, schema, facts)
+    problems += found + _column_problems(series, schema)
+    sensors, problems_there = _read_sensors(path / "sensors.parquet")
+    edges, problems_here = _read_edges(path / "edges.parquet")
+    problems += problems_there + problems_here
     known = set(_sensor_columns(schema)) & set(sensors["sensor_id"])
-    left_out = _differences(set(_sensor_columns(schema)), set(sensors["sensor_id"]), edges)
+    left_out = _differences(series.name, set(_sensor_columns(schema)), set(sensors["sensor_id"]), edges)
     if not drop:
         problems += [_mismatch(where, ids) for where, ids in left_out.items()]
-    problems += _input_problems(path, inputs, known)
-    problems += _covariate_problems(path / "covariates.parquet", covariates)
+    problems += _input_problems(variables, known)
+    problems += _covariate_problems(path / "covariates.parquet", "windows.covariates", covariates)
+    problems += _covariate_problems(path / "covariates.parquet", "windows.future_covariates", ahead)
     if not problems and not known:
-        problems.append("series.parquet and sensors.parquet have no sensor in common")
+        problems.append(f"{series.name} and sensors.parquet have no sensor in common")
     if problems:
         raise InputError.from_problems(f"{path} cannot be used:", problems)
-    sensors = sensors.set_index("sensor_id").loc[sorted(known)].reset_index()
     return RawFolder(
         path=path,
         facts=facts,
         zone=zone,
-        sensors=sensors,
+        sensors=sensors.set_index("sensor_id").loc[sorted(known)].reset_index(),
         edges=edges,
+        target=variables[0],
+        inputs=variables[1:],
         left_out=left_out,
     )
 
@@ -136,12 +143,14 @@ def _numeric(kind: pa.DataType) -> bool:
     return pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind)
 
 
-def _differences(series: set[str], table: set[str], edges: pd.DataFrame | None) -> dict[str, list[str]]:
+def _differences(
+    name: str, series: set[str], table: set[str], edges: pd.DataFrame | None
+) -> dict[str, list[str]]:
     ends = set() if edges is None else set(edges["source"]) | set(edges["target"])
     differences = {
-        "in series.parquet, not in sensors.parquet": series - table,
-        "in sensors.parquet, not in series.parquet": table - series,
-        "in edges.parquet, not in series.parquet": ends - series,
+        f"in {name}, not in sensors.parquet": series - table,
+        f"in sensors.parquet, not in {name}": table - series,
+        f"in edges.parquet, not in {name}": ends - series,
     }
     return {where: sorted(ids) for where, ids in differences.items() if ids}
 
@@ -150,40 +159,31 @@ def _mismatch(where: str, ids: list[str]) -> str:
     return f"sensors {where}: {listing(ids)}; mend the files, or set preprocess.unusable_sensors: drop"
 
 
-def _input_problems(path: Path, inputs: Sequence[str], known: set[str]) -> list[str]:
-    there = sorted(file.stem.removeprefix("series_") for file in path.glob("series_*.parquet"))
+def _input_problems(variables: Sequence[VariableFile], known: set[str]) -> list[str]:
     problems = []
-    for name in inputs:
-        file = path / f"series_{name}.parquet"
-        if name not in there:
-            problems.append(f"windows.inputs: no variable {name!r}; there are: {listing(there) or 'none'}")
-            continue
-        if inputs.count(name) > 1:
-            problems.append(f"windows.inputs: {name} is listed twice")
+    target, *inputs = (variable.path for variable in variables)
+    for file in inputs:
         schema = open_parquet(file).schema_arrow
-        problems += _column_problems(file, schema)
         absent = sorted(known - set(schema.names))
-        if absent:
-            problems.append(f"{file.name} lacks sensors of series.parquet: {listing(absent)}")
+        problems += _column_problems(file, schema)
+        problems += [f"{file.name} lacks sensors of {target.name}: {listing(absent)}"] if absent else []
     return problems
 
 
-def _covariate_problems(path: Path, covariates: Sequence[str]) -> list[str]:
+def _covariate_problems(path: Path, key: str, covariates: Sequence[str]) -> list[str]:
     if not covariates:
         return []
     if not path.exists():
-        return [f"windows.covariates: {listing(covariates)} asked for, but there is no {path.name}"]
+        return [f"{key}: {listing(covariates)} asked for, but there is no {path.name}"]
     schema = open_parquet(path).schema_arrow
     there = _sensor_columns(schema)
     problems = [
-        f"windows.covariates: no column {name!r} in {path.name}; there are: {listing(there) or 'none'}"
+        f"{key}: no column {name!r} in {path.name}; there are: {listing(there) or 'none'}"
         for name in covariates
         if name not in there
     ]
     problems += [
-        f"windows.covariates: {name} is listed twice"
-        for name in sorted(set(covariates))
-        if covariates.count(name) > 1
+        f"{key}: {name} is listed twice" for name in sorted(set(covariates)) if covariates.count(name) > 1
     ]
     wanted = [field for field in schema if field.name == TIME or field.name in covariates]
     return problems + _column_problems(path, pa.schema(wanted))

@@ -14,7 +14,14 @@ from headway.data.calendar import clock_changes
 from headway.data.grid import Grid, iso
 from headway.data.parquet import listing
 from headway.data.prepared import PreparedMeta
-from headway.data.quality import Unusable, describe_findings, describe_rows_found, examine, worst
+from headway.data.quality import (
+    STUCK_STEPS,
+    Unusable,
+    describe_findings,
+    describe_rows_found,
+    examine,
+    worst,
+)
 from headway.data.raw import RawFolder
 from headway.data.series import Variable
 from headway.data.split import Lags, describe_seconds
@@ -38,12 +45,15 @@ def quality_report(
     unusable: Unusable,
     table: NeighborTable,
     meta: PreparedMeta,
+    ids: Sequence[str],
 ) -> dict[str, Any]:
-    """The report, ready for JSON; `inputs` and `covariates` are added by the caller."""
+    """The report, ready for JSON; `inputs` and `covariates` are added by the caller.
+
+    Args: ids: sensors that were kept, those of `target`.
+    """
     grid, lags = plan.grid, plan.lags
     listed = list(folder.sensors["sensor_id"])
-    dropped = _ids(unusable, listed) if meta.sensors < len(listed) else []
-    ids = [name for name in listed if name not in set(dropped)]
+    dropped = sorted(set(listed) - set(ids))
     report = {
         "dataset": meta.dataset,
         "variable": meta.variable,
@@ -62,12 +72,12 @@ def quality_report(
             "unusable": unusable.named(listed),
             "not_in_all_files": folder.left_out,
         },
-        "graph": describe_neighbors(table, ids),
+        "graph": describe_neighbors(table, list(ids)),
         "splits": {name: _span(grid, first, last) for name, (first, last) in meta.splits.items()},
         "training_rows": meta.training_rows,
         "context": {"kept": list(lags.context_names), "switched_off": lags.switched_off},
     }
-    return report | {"done": _done(report, folder)}
+    return report | {"done": _done(report, folder), "worth_a_look": _worth_a_look(report)}
 
 
 def summary(report: dict[str, Any]) -> list[str]:
@@ -81,6 +91,7 @@ def summary(report: dict[str, Any]) -> list[str]:
         f"graph from {graph['source']}: {graph['degree_mean']:.1f} neighbors a sensor, "
         f"{graph['components']} component(s)",
         *report["done"],
+        *(f"worth a look: {sentence}" for sentence in report["worth_a_look"]),
     ]
 
 
@@ -88,16 +99,13 @@ def describe_input(variable: Variable, grid: Grid, ids: Sequence[str]) -> dict[s
     """Rows, shares and masked readings of one file."""
     return {
         **describe_rows_found(variable.placement, grid, variable.repeated, variable.conflicts),
-        **describe_findings(examine(variable.readings, ids), grid.steps),
+        **describe_findings(examine(variable.readings, ids, grid.step), grid.steps, ids),
+        "stuck_masked": int(variable.stuck.sum()),
         "null_readings": int(variable.nulls.sum()),
         "null_sensors": worst(variable.nulls, ids),
         "implausible_readings": int(variable.implausible.sum()),
         "implausible_sensors": worst(variable.implausible, ids),
     }
-
-
-def _ids(unusable: Unusable, listed: list[str]) -> list[str]:
-    return [name for name, bad in zip(listed, unusable.any(), strict=True) if bad]
 
 
 def _span(grid: Grid, first: int, last: int) -> dict[str, Any]:
@@ -108,7 +116,8 @@ def _span(grid: Grid, first: int, last: int) -> dict[str, Any]:
 def _done(report: dict[str, Any], folder: RawFolder) -> list[str]:
     """A sentence for each thing that was not left as it was found."""
     rows, sensors, graph = report["series"], report["sensors"], report["graph"]
-    kept = [] if sensors["dropped"] else [name for names in sensors["unusable"].values() for name in names]
+    bad = {name for names in sensors["unusable"].values() for name in names}
+    gone = set(sensors["dropped"])
     counted = [
         ("rows out of order, sorted", rows["unsorted_rows"]),
         ("rows between two steps, moved to the nearer one", rows["off_grid_rows"]),
@@ -118,12 +127,14 @@ def _done(report: dict[str, Any], folder: RawFolder) -> list[str]:
         (f"steps without a row in {rows['gaps']} gap(s), made unobserved", rows["gap_steps"]),
         (f"readings of {folder.facts.null_value}, which mean none, made unobserved", rows["null_readings"]),
         ("readings outside the plausible range, made unobserved", rows["implausible_readings"]),
+        ("stuck readings, made unobserved", rows["stuck_masked"]),
         ("self-loops dropped from the edges", graph.get("self_loops_dropped", 0)),
         ("edges listed again, the shortest kept", graph.get("duplicate_edges_dropped", 0)),
     ]
     named = [
-        ("unusable sensors dropped", sensors["dropped"]),
-        ("unusable sensors kept with global statistics", kept),
+        ("unusable sensors dropped", sorted(bad & gone)),
+        ("unusable sensors kept with global statistics", sorted(bad - gone)),
+        ("sensors that repeat another dropped", sorted(gone - bad)),
         *((f"sensors left out, {where}", ids) for where, ids in sensors["not_in_all_files"].items()),
         ("sensors without a neighbor", graph["isolated_sensors"] if graph["source"] != "none" else []),
     ]
@@ -134,3 +145,43 @@ def _done(report: dict[str, Any], folder: RawFolder) -> list[str]:
     if graph["source"] == "none":
         sentences.append("no sensor reads another: the data set has no edges and no coordinates in use")
     return sentences
+
+
+def _worth_a_look(report: dict[str, Any]) -> list[str]:
+    """A sentence for each thing that looks wrong and was left as it is, with the rule that would change it."""
+    rows, step = report["series"], report["step"]
+    copies = [" = ".join(group) for group in rows["identical_sensors"]]
+    copies += [f"{' and '.join(pair['sensors'])} ({pair['days']} days)" for pair in rows["shared_days"]]
+    found = [
+        (
+            f"{rows['stuck_stretches']} stretches of {STUCK_STEPS} or more equal readings (steps of {step}), "
+            f"preprocess.stuck_steps masks them: {listing(rows['stuck_worst'])}",
+            rows["stuck_stretches"],
+        ),
+        (
+            f"{rows['zero_days_readings']} readings in days of nothing but 0, null_value: 0 in dataset.yaml if they "
+            f"mean none: {listing(rows['zero_days_sensors'])}",
+            rows["zero_days_readings"],
+        ),
+        (
+            f"{rows['negative_readings']} readings below 0, minimum: 0 in dataset.yaml if there cannot be any: "
+            f"{listing(rows['negative_sensors'])}",
+            rows["negative_readings"],
+        ),
+        (
+            f"{rows['interpolated_readings']} readings on straight lines, as interpolation leaves them: "
+            f"{listing(rows['interpolated_sensors'])}",
+            rows["interpolated_readings"],
+        ),
+        (
+            f"{rows['copied_week_readings']} readings that repeat the week before one by one, as filling in leaves "
+            f"them: {listing(rows['copied_week_sensors'])}",
+            rows["copied_week_readings"],
+        ),
+        (
+            f"sensors with the same readings, preprocess.identical_sensors: drop leaves whole copies out: "
+            f"{listing(copies)}",
+            len(copies),
+        ),
+    ]
+    return [sentence for sentence, count in found if count]

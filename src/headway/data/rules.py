@@ -11,10 +11,11 @@ OffGrid = Literal["error", "round"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """How rows are brought onto the grid."""
+    """How rows are brought onto the grid, and from how many equal readings on a sensor is stuck; 0: never."""
 
     duplicates: Duplicates
     off_grid: OffGrid
+    stuck_steps: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

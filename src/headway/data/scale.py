@@ -12,6 +12,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Float64, Int64
 
+from headway.data.store import each_column
+
 Scaling = Literal["global", "per_sensor"]
 
 
@@ -29,8 +31,7 @@ def column_moments(readings: Float[np.ndarray, "step column"]) -> Moments:
     columns = readings.shape[1]
     count = np.zeros(columns, dtype=np.int64)
     mean, variance = np.zeros(columns), np.zeros(columns)
-    for index in range(columns):
-        column = readings[:, index]
+    for index, column in each_column(readings):
         seen = column[~np.isnan(column)].astype(np.float64)
         count[index] = len(seen)
         if len(seen):

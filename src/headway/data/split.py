@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Interval
 
 from headway.data.calendar import DAY, WEEK
+from headway.data.holidays import HOLIDAY, NONE
 from headway.errors import InputError
 
 RATIOS = {"7-1-2": (7, 1, 2), "6-2-2": (6, 2, 2)}
@@ -23,14 +24,26 @@ UNITS = {"min": 60, "h": 3600, "d": DAY, "w": WEEK}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowsParams:
-    """Section `windows` of params.yaml; lags are text such as 1d, 1w, 12h, 90min."""
+    """Section `windows` of params.yaml; lags are text such as 1d, 1w, 12h, 90min.
+
+    A covariate known ahead is read at step s as of s + horizon: the last `horizon` steps of a history then hold its
+    values at the steps to be forecast.
+    """
 
     history: Annotated[int, Ge(1)]
     horizon: Annotated[int, Ge(1)]
     context: tuple[str, ...]
     trailing_weeks: Annotated[int, Interval(ge=0, le=52)]
+    target: str
     inputs: tuple[str, ...]
     covariates: tuple[str, ...]
+    future_covariates: tuple[str, ...]
+    holidays: str
+
+    def covariate_columns(self) -> tuple[str, ...]:
+        """What the columns of the prepared covariates are: past ones, then those read ahead."""
+        ahead = [*self.future_covariates, *([HOLIDAY] if self.holidays != NONE else [])]
+        return (*self.covariates, *(f"{name} ahead" for name in ahead))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +99,7 @@ def resolve_lags(windows: WindowsParams, step: int, training_rows: int) -> Lags:
     Raises: InputError listing each context lag that is no lag, no multiple of the step, or shorter than the
     horizon.
     """
+    _require_history_ahead(windows)
     problems: list[str] = []
     kept: dict[str, int] = {}
     off: dict[str, str] = {}
@@ -116,6 +130,14 @@ def resolve_lags(windows: WindowsParams, step: int, training_rows: int) -> Lags:
         trailing_days=_multiples(DAY, 7 if weeks else 0, step, windows.horizon),
         switched_off=off,
     )
+
+
+def _require_history_ahead(windows: WindowsParams) -> None:
+    if windows.covariate_columns() != windows.covariates and windows.history < windows.horizon:
+        raise InputError(
+            f"windows.future_covariates and windows.holidays are read over the last {windows.horizon} steps "
+            f"(windows.horizon) of a history; windows.history has {windows.history}: lengthen it"
+        )
 
 
 def describe_seconds(seconds: int) -> str:

@@ -51,7 +51,7 @@ def card_facts(trained: Trained, prepared: Prepared, params: Mapping[str, Any]) 
         context=meta.context,
         trailing=meta.trailing,
         inputs=meta.channels[1:],
-        covariates=meta.covariates,
+        covariates=meta.given_covariates(),
         parameters={section: asdict(record) for section, record in params.items()},
         weights=trained.model.parameter_count(),
         seeds={"train": params["train"].seed},

@@ -19,10 +19,11 @@ from jaxtyping import Bool, Float, Int16
 
 from headway.data.calendar import civil_calendar
 from headway.data.grid import Grid, choose_grid, choose_step, iso
+from headway.data.holidays import holiday_flags
 from headway.data.parquet import Times
 from headway.data.prepared import PreparedMeta
 from headway.data.rules import NO_BOUNDS, Bounds, Rules
-from headway.data.series import hold, place_variable, standardize_covariates
+from headway.data.series import hold, look_ahead, place_variable, standardize_covariates
 from headway.data.split import describe_seconds
 from headway.errors import InputError
 from headway.models.folder import ModelFolder
@@ -63,12 +64,12 @@ def lay_out(
     _check_names(meta, inputs, covariates)
     table = read_table(readings, ids, meta.time_zone, READINGS, further="refuse")
     grid = _grid(table.times, meta)
-    channels = [_channel(table, grid, meta, meta.bounds)]
+    channels = [_channel(table, grid, meta, meta.bounds[0])]
     _check_newest(channels[0], grid, meta)
-    for name in meta.channels[1:]:
+    for name, bounds in zip(meta.channels[1:], meta.bounds[1:], strict=True):
         table = read_table(inputs[name], ids, meta.time_zone, _input(name), further="ignore")
-        channels.append(_channel(table, grid, meta, NO_BOUNDS))
-        _check_overlap(channels[-1], table, grid)
+        channels.append(_channel(table, grid, meta, bounds))
+        _check_overlap(channels[-1], table, grid, grid.steps)
     stacked = np.stack(channels, axis=-1)
     observed = ~np.isnan(stacked)
     time = Grid(first=grid.first, step=grid.step, steps=grid.steps + meta.horizon).time()
@@ -88,16 +89,17 @@ def reach(meta: PreparedMeta) -> int:
     """Steps before the origin that a forecast reads, at most."""
     lagged = meta.history + max(meta.context, default=0)
     held = meta.history + meta.covariate_steps - 1
-    return max(lagged, held, *meta.trailing, *meta.trailing_days)
+    before = max(0, meta.rules.stuck_steps - 1)  # what tells that a reading is stuck
+    return before + max(lagged, held, *meta.trailing, *meta.trailing_days)
 
 
 def _check_names(meta: PreparedMeta, inputs: Mapping[str, pd.DataFrame], covariates: pd.DataFrame) -> None:
     wanted = meta.channels[1:]
     problems = [f"needs the input {name}" for name in wanted if name not in inputs]
     problems += [f"knows no input {name}" for name in inputs if name not in wanted]
-    if meta.covariates and not len(covariates.columns):
-        problems.append(f"needs the covariates {', '.join(meta.covariates)}")
-    if not meta.covariates and len(covariates.columns):
+    if meta.given_covariates() and not len(covariates.columns):
+        problems.append(f"needs the covariates {', '.join(meta.given_covariates())}")
+    if not meta.given_covariates() and len(covariates.columns):
         problems.append("knows no covariates")
     if problems:
         raise InputError(f"the model {', '.join(problems)}")
@@ -122,12 +124,12 @@ def _grid(times: Times, meta: PreparedMeta) -> Grid:
 
 
 def _channel(
-    table: Table, grid: Grid, meta: PreparedMeta, bounds: Bounds
+    table: Table, grid: Grid, meta: PreparedMeta, bounds: Bounds, *, of_sensors: bool = True
 ) -> Float[np.ndarray, "step column"]:
     """The table on the grid, NaN where not observed, by the rules of training."""
     # what these rules refuse is refused here: the messages of preprocess speak of params.yaml
     merge = "mean" if meta.rules.duplicates == "error" else meta.rules.duplicates
-    rules = Rules(duplicates=merge, off_grid="round")
+    rules = Rules(duplicates=merge, off_grid="round", stuck_steps=meta.rules.stuck_steps if of_sensors else 0)
     stray = (table.times.utc - grid.first) % grid.step != 0
     if stray.any() and meta.rules.off_grid == "error":
         raise InputError(
@@ -159,20 +161,40 @@ def _check_newest(readings: Float[np.ndarray, "step node"], grid: Grid, meta: Pr
         )
 
 
-def _check_overlap(readings: Float[np.ndarray, "step column"], table: Table, grid: Grid) -> None:
-    if np.isnan(readings).all():
-        last = grid.first + (grid.steps - 1) * grid.step
-        raise InputError(f"{table.name}: nothing was read in the {grid.steps} steps up to {iso(last)}")
+def _check_overlap(readings: Float[np.ndarray, "step column"], table: Table, grid: Grid, steps: int) -> None:
+    if readings.size and np.isnan(readings).all():
+        last = grid.first + (steps - 1) * grid.step
+        raise InputError(f"{table.name}: nothing was read in the {steps} steps up to {iso(last)}")
 
 
 def _covariates(found: ModelFolder, frame: pd.DataFrame, grid: Grid) -> Float[np.ndarray, "step covariate"]:
     meta = found.meta
-    if not meta.covariates:
+    longer = Grid(first=grid.first, step=grid.step, steps=grid.steps + meta.horizon)
+    given = _given_covariates(meta, frame, longer)
+    if meta.holidays:
+        given = np.column_stack([given, holiday_flags(longer.time(), meta.time_zone, meta.holidays)])
+    standard = standardize_covariates(given, *found.covariate_scale)
+    return look_ahead(standard, len(meta.past_covariates()), meta.horizon)
+
+
+def _given_covariates(
+    meta: PreparedMeta, frame: pd.DataFrame, grid: Grid
+) -> Float[np.ndarray, "step covariate"]:
+    """Columns of the table, past ones first, on a grid that ends with the last step to be forecast."""
+    names, past = meta.given_covariates(), meta.past_covariates()
+    if not names:
         return np.zeros((grid.steps, 0), np.float32)
-    table = read_table(frame, meta.covariates, meta.time_zone, COVARIATES, further="ignore")
-    readings = _channel(table, grid, meta, NO_BOUNDS)
-    _check_overlap(readings, table, grid)
-    return standardize_covariates(hold(readings, meta.covariate_steps), *found.covariate_scale)
+    table = read_table(frame, names, meta.time_zone, COVARIATES, further="ignore")
+    readings = hold(_channel(table, grid, meta, NO_BOUNDS, of_sensors=False), meta.covariate_steps)
+    now = grid.steps - meta.horizon
+    _check_overlap(readings[:now, : len(past)], table, grid, now)
+    unknown = [name for name in meta.future_covariates if np.isnan(readings[now:, names.index(name)]).all()]
+    if unknown:
+        raise InputError(
+            f"{COVARIATES}: {', '.join(unknown)}: no value between {iso(grid.first + now * grid.step)} and "
+            f"{iso(grid.first + (grid.steps - 1) * grid.step)}, the steps to be forecast; the model reads them ahead"
+        )
+    return readings[:, [names.index(name) for name in (*past, *meta.future_covariates)]]
 
 
 def _with_future(rows: np.ndarray, horizon: int) -> np.ndarray:

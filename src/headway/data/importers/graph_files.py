@@ -186,7 +186,10 @@ def _names(path: Path, headerless: Sequence[str]) -> list[str]:
 
 def _first_line(path: Path) -> list[str]:
     with require_file(path).open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        return next(csv.reader(file), [])
+        try:
+            return next(csv.reader(file), [])
+        except csv.Error as error:
+            raise InputError(f"{path}: line 1 is no CSV: {error}") from None
 
 
 def _is_headerless(names: Sequence[str]) -> bool:

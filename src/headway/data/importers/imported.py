@@ -132,12 +132,13 @@ def in_microseconds(times: pd.DatetimeIndex, path: Path) -> pd.DatetimeIndex:
 
 
 def state_facts(known: DatasetFacts, options: Options, source: str) -> DatasetFacts:
-    """What is known of a source, where the options do not say otherwise."""
+    """What is known of a source, where the options do not say otherwise; `--null nan` is no number at all."""
+    null = known.null_value if options.null is None else options.null
     return DatasetFacts(
         unit=options.unit or known.unit,
         variable=options.variable or known.variable,
         time_zone=options.time_zone or known.time_zone,
-        null_value=known.null_value if options.null is None or np.isnan(options.null) else options.null,
+        null_value=None if null is None or np.isnan(null) else null,
         split=known.split,
         step_minutes=known.step_minutes if options.step_minutes is None else options.step_minutes,
         minimum=known.minimum,

@@ -148,6 +148,11 @@ CHECKSUMS = {  # file name, lower case -> what public copies of it hash to
     "pems08.csv": ("sha256:859d68e7583ed4e6016588eaaca494d3ece286dae361614c5c1833017f87eaa7",),
     "adj_mx.pkl": ("sha256:a35687c6e15aa228dc45027b0ed2a0ea0f4ec78f573deb992c595092d12f61b3",),
     "adj_mx_bay.pkl": ("sha256:116275f5704d0d492018e14c047f7ae5004385b450aa907f88424055a4a97370",),
+    "graph_sensor_locations.csv": (
+        "sha256:eb8ea96e07358b45d0e4ba3b89c2673fa20c54af50150249e627389e749ade6f",
+    ),
+    "pems-bay.zip": ("git:78618384cc8d7e0e0d99fc15b021dad8cbbf4da2",),
+    "pemsd7_full.zip": ("git:cdd7a6f80f6a33826bf25646e21d68cf0420b584",),
     "distances_la_2012.csv": ("git:759d2bc751c89b91fd63dc1fc8ceba904a85b1c2",),
     "distances_bay_2017.csv": ("sha256:e5feed06bfa1ba4c554a946d0e03d99f2018365eec5a8f28fd8504dea9d082b5",),
     "pemsd7_w_228.csv": ("sha256:c558c602b7937fb3ecb3835938fe8f61a34efa4c51e0ae3f61ed93ecc680060e",),

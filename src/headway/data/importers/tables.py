@@ -166,9 +166,11 @@ def _header(path: Path) -> list[str]:
         line = file.readline(MAX_HEADER)
     try:
         text = line.decode("utf-8-sig").rstrip("\r\n")
+        return next(csv.reader([text], delimiter=_delimiter(text)), [])
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is no text in UTF-8: {error}") from None
-    return next(csv.reader([text], delimiter=_delimiter(text)), [])
+    except csv.Error as error:
+        raise InputError(f"{path}: line 1, the header, is no CSV: {error}") from None
 
 
 def _delimiter(header: str) -> str:

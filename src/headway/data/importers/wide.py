@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from headway.data.facts import DatasetFacts
 from headway.data.importers.formats import Options
-from headway.data.importers.graph_files import read_edges, read_positions
+from headway.data.importers.graph_files import IDS, read_edges, read_positions
 from headway.data.importers.imported import Imported, state_facts
 from headway.data.importers.tables import TIME_NAMES, column_names, find_column, read_columns, read_times
 from headway.errors import InputError
@@ -27,7 +27,14 @@ def read_wide(source: Path, options: Options) -> Imported:
     ids = [name for name in names if name != time]
     if not ids:
         raise InputError(f"{source} has no column beside {time!r}; the format wide has a column a sensor")
-    table = read_columns(source, [time], ids, pa.float32())
+    try:
+        table = read_columns(source, [time], ids, pa.float32())
+    except InputError as error:
+        if any(name.strip().lower() in IDS for name in ids):
+            raise InputError(
+                f"{error}\nIf each row is one reading of one sensor, the format is long"
+            ) from None
+        raise
     times = read_times(source, table[time], time, options.time_format)
     readings = np.empty((len(times), len(ids)), dtype=np.float32, order="F")
     for column, name in enumerate(ids):
