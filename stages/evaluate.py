@@ -23,7 +23,8 @@ def main() -> None:
     found.require(prepared)
     gather = Windows(prepared, device).gather
     paths = {"metrics": Path("metrics/evaluate"), "predictions": Path("data/predictions/test.parquet")}
-    evaluate(prepared, gather, found.model, params["evaluate"], params["runtime"].micro_batch, **paths)
+    at_once = params["runtime"].forecast_windows(found.meta.sensors, found.meta.history)
+    evaluate(prepared, gather, found.model, params["evaluate"], at_once, **paths)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from headway.nn import mamba
+from headway.nn.gated_scan import gated_scan
 from headway.nn.mamba import DT_FLOOR, DT_MAX, Mamba2
-from headway.nn.selective_scan import selective_scan
 
 ROWS, LENGTH, WIDTH = 3, 7, 6
 
@@ -121,9 +121,9 @@ def test_under_bf16_autocast_the_scan_runs_in_float32(monkeypatch: pytest.Monkey
     def watched(*given: Any) -> Tensor:
         assert not torch.is_autocast_enabled("cpu")
         assert {argument.dtype for argument in given} == {torch.float32}
-        return selective_scan(*given)
+        return gated_scan(*given)
 
-    monkeypatch.setattr(mamba, "selective_scan", watched)
+    monkeypatch.setattr(mamba, "gated_scan", watched)
     m, u = block(), sequences().float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = m(u)

@@ -12,21 +12,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 import psutil
-import torch
 
 from headway.commands.findings import Finding, note, ok, problem
-from headway.commands.footprint import measure_footprint
 from headway.commands.guard_rails import Device, inspect_rules
 from headway.commands.hardware import gpu_bytes, inspect_hardware, resume_store
+from headway.commands.plan import asked_plan
 from headway.commands.runs import inspect_runs
 from headway.commands.sections import heading_and_problems, read_sections
 from headway.data.grid import choose_grid, choose_step
+from headway.data.holidays import NONE, require_place
 from headway.data.parquet import listing, read_times
 from headway.data.prepared import Prepared, PreparedMeta, open_prepared
 from headway.data.raw import read_raw
 from headway.data.split import describe_seconds, resolve_lags, split_origins
+from headway.data.variables import AUTO
 from headway.errors import InputError
-from headway.training.precision import resolve_precision
 
 SIMULATED = "simulated"
 Ratio = Literal["7-1-2", "6-2-2"]
@@ -115,10 +115,18 @@ def _simulated(sections: Mapping[str, Any]) -> tuple[list[Finding], Sizes | None
 def _real(folder: Path, sections: Mapping[str, Any]) -> tuple[list[Finding], Sizes | None]:
     """Check the raw contract and read the timestamps; the readings stay where they are."""
     windows, drop = sections["windows"], sections["preprocess"].unusable_sensors == "drop"
-    path = folder / "series.parquet"
     try:
-        raw = read_raw(folder, windows.inputs, windows.covariates, drop=drop)
-        times, minutes = read_times(path, raw.zone), raw.facts.step_minutes
+        require_place(windows.holidays)
+        raw = read_raw(
+            folder,
+            windows.inputs,
+            windows.covariates,
+            drop=drop,
+            target=windows.target,
+            ahead=windows.future_covariates,
+        )
+        path, minutes = raw.target.path, raw.facts.step_minutes
+        times = read_times(path, raw.zone)
         step = choose_step(times.utc, path) if minutes is None else int(minutes * 60)
         steps = choose_grid(times.utc, step, path).steps
         sizes = Sizes(steps=steps, step_seconds=step, sensors=len(raw.sensors))
@@ -161,8 +169,11 @@ def _differing(sections: Mapping[str, Any], prepared: Prepared) -> list[str]:
         "preprocess.scaling": (sections["preprocess"].scaling, meta.scaling),
         "windows.history": (windows.history, meta.history),
         "windows.horizon": (windows.horizon, meta.horizon),
+        "windows.target": (windows.target, AUTO if windows.target == AUTO else meta.variable),
         "windows.inputs": (windows.inputs, meta.channels[1:]),
-        "windows.covariates": (windows.covariates, meta.covariates),
+        "windows.covariates": (windows.covariates, meta.past_covariates()),
+        "windows.future_covariates": (windows.future_covariates, meta.future_covariates),
+        "windows.holidays": (windows.holidays, meta.holidays or NONE),
         "windows.context": (lags.context, meta.context),
         "windows.trailing_weeks": (lags.trailing, meta.trailing),
         "preprocess.max_neighbors": (sections["preprocess"].max_neighbors, prepared.valid.shape[1]),
@@ -171,13 +182,11 @@ def _differing(sections: Mapping[str, Any], prepared: Prepared) -> list[str]:
 
 
 def _guard_rails(sections: Mapping[str, Any], sizes: Sizes, meta: PreparedMeta | None) -> list[Finding]:
-    runtime = sections["runtime"]
-    gpu = gpu_bytes() if runtime.device != "cpu" else None
+    gpu = gpu_bytes() if sections["runtime"].device != "cpu" else None
     if gpu is None:
         memory = psutil.virtual_memory()
-        device, name = Device(gpu=False, total=memory.total, free=memory.available), "cpu"
+        device = Device(gpu=False, total=memory.total, free=memory.available)
     else:
-        device, name = Device(gpu=True, total=gpu[1], free=gpu[0]), "cuda"
-    precision = resolve_precision(runtime.precision, torch.device(name)).name
-    footprint = measure_footprint(sections, sizes.sensors, sizes.step_seconds, precision)
-    return inspect_rules(sections, sizes.sensors, footprint, device, meta)
+        device = Device(gpu=True, total=gpu[1], free=gpu[0])
+    asked = asked_plan(sections, sizes.sensors, sizes.step_seconds)
+    return inspect_rules(sections, sizes.sensors, asked, device, meta)

@@ -16,18 +16,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from headway.commands.findings import Finding, note, ok, problem
-from headway.commands.footprint import Footprint
 from headway.data.prepared import PreparedMeta
 from headway.training.course import TrainParams
+from headway.training.plan import Plan
 from headway.training.run import RuntimeParams
 
-MIB, GIB = 2**20, 2**30
+GIB = 2**30
 # Rule of thumb for Adam at batch 32; it grows with the root of the batch (Malladi et al. 2022, arXiv
 # 2205.10287, "On the SDEs and scaling rules for adaptive gradient algorithms").
 HIGH_LR, TOO_HIGH_LR, LR_BATCH = 0.003, 0.01, 32
 LONGEST_GAP = 60.0  # minutes of work that a kill may cost
 MOST_STEPS = 1000  # between two checkpoints, where no clock asks for one sooner
-FULL, TIGHT = 0.9, 0.6  # shares of the memory at hand
+FULL = 0.9  # share of the free memory
 SMALL_GPU = 8 * GIB
 SMALL_LIMITS = {"sensors": 500, "windows.history": 96, "hidden_dim": 96}  # of a GPU of 4 GB, at ease
 
@@ -42,13 +42,16 @@ class Device:
 
 
 def inspect_rules(
-    sections: Mapping[str, Any], sensors: int, footprint: Footprint, device: Device, meta: PreparedMeta | None
+    sections: Mapping[str, Any], sensors: int, asked: Plan, device: Device, meta: PreparedMeta | None
 ) -> list[Finding]:
-    """All rules in the order of the module's list; without `meta`, those about prepared data are left out."""
+    """All rules in the order of the module's list; without `meta`, those about prepared data are left out.
+
+    Args: asked: what `runtime` asks for, planned or told.
+    """
     runtime, train = sections["runtime"], sections["train"]
     findings = [
         _neighbors(sections),
-        _memory(footprint, runtime, device),
+        _memory(asked, device),
         *_small_gpu(sections, sensors, device),
         _checkpoints(runtime),
         _learning_rate(train),
@@ -63,24 +66,17 @@ def _neighbors(sections: Mapping[str, Any]) -> Finding:
     return ok("neighbors", f"{sections['preprocess'].max_neighbors} a sensor; nothing is sensors x sensors")
 
 
-def _memory(footprint: Footprint, runtime: RuntimeParams, device: Device) -> Finding:
-    """Whether runtime.micro_batch fits; what is counted is a floor."""
-    windows, needed = runtime.micro_batch, footprint.step(runtime.micro_batch)
-    text = (
-        f"micro_batch {windows}: at least {needed / GIB:.2f} GiB of {device.free / GIB:.1f} free, "
-        f"{footprint.window / MIB:.1f} MiB a window"
-    )
-    fitting = footprint.fitting(TIGHT * device.free)
-    help = f"set runtime.micro_batch: {fitting}; the effective batch stays as it is"
-    if needed > FULL * device.free:
-        if windows > fitting:
-            return problem("micro-batch", text, help)
-        return problem("micro-batch", text, "shorten windows.history, or narrow the model")
-    return (
-        note("micro-batch", text, help)
-        if needed > TIGHT * device.free and windows > fitting
-        else ok("micro-batch", text)
-    )
+def _memory(asked: Plan, device: Device) -> Finding:
+    """Whether the windows in memory fit: those of runtime.micro_batch, or the planner's."""
+    text = f"{asked.describe()}, {device.free / GIB:.1f} free"
+    if asked.fits and asked.needed <= FULL * device.free:
+        return ok("micro-batch", text)
+    if asked.micro_batch > 1:
+        help = (
+            "set runtime.micro_batch: 0 and runtime.memory_budget to what is free; the effective batch stays"
+        )
+        return (note if asked.fits else problem)("micro-batch", text, help)
+    return problem("micro-batch", text, "shorten windows.history, or narrow the model")
 
 
 def _small_gpu(sections: Mapping[str, Any], sensors: int, device: Device) -> list[Finding]:

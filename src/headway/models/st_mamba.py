@@ -23,6 +23,7 @@ import torch
 from annotated_types import Ge, Interval
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from headway.nn.dropout import StepDropout
 from headway.nn.embedding import WindowEmbedding
@@ -92,6 +93,7 @@ class STMamba(nn.Module):
         self.multi_scale = params.multi_scale and history >= SCALE_STEPS * STRIDES[-1]
         self.scale_score = nn.Linear(d, 1, bias=False) if self.multi_scale else None
         self.head = head
+        self.recompute = False  # set by the planner: keep the input of each block only
 
     def forward(self, batch: Batch) -> Forecast:
         h = self.embedding(batch)
@@ -100,9 +102,15 @@ class STMamba(nn.Module):
 
     def state(self, h: Float[Tensor, "batch node time d"]) -> Float[Tensor, "batch node d"]:
         """The state of every sensor after the last step."""
-        for block in self.blocks:
-            h = block(h, self.table)
-        return h[:, :, -1]
+        steps, last = h.shape[2], len(self.blocks) - 1
+        for number, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
+            wanted = 1 if number == last else steps
+            if self.recompute and torch.is_grad_enabled():  # draws the same dropout the second time
+                h = checkpoint(block.newest, h, self.table, wanted, use_reentrant=False)
+            else:
+                h = block.newest(h, self.table, wanted)
+        return h.squeeze(2)
 
     def mixed_state(self, h: Float[Tensor, "batch node time d"]) -> Float[Tensor, "batch node d"]:
         """States at the three scales, mixed by softmax(w . state): each scale ends at the newest step."""
@@ -133,6 +141,12 @@ class Block(nn.Module):
     def forward(
         self, h: Float[Tensor, "batch node time d"], table: NeighborTable
     ) -> Float[Tensor, "batch node time d"]:
+        return self.newest(h, table, h.shape[2])
+
+    def newest(
+        self, h: Float[Tensor, "batch node time d"], table: NeighborTable, wanted: int
+    ) -> Float[Tensor, "batch node {wanted} d"]:
+        """The newest `wanted` steps: of the last block only one is ever read."""
         h = self.spatial(h, table)
-        past = self.temporal(h.flatten(0, 1)).view_as(h)
-        return self.norm(h + self.dropout(past))
+        past = self.temporal.newest(h.flatten(0, 1), wanted).unflatten(0, h.shape[:2]).float()
+        return self.norm(self.dropout(past).add_(h[:, :, -wanted:]))

@@ -10,6 +10,7 @@ forecast 150 km/h because somebody forgot to (brief B's fault).
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -29,6 +30,7 @@ class Standardized(nn.Module):
         mean, std: of observed training readings, [channel] or [channel, node].
     """
 
+    model: Any  # a module whose `recompute` says whether the inside of each block is computed again
     mean: Tensor
     std: Tensor
 
@@ -70,6 +72,14 @@ class Standardized(nn.Module):
     def to_physical(self, forecast: Forecast) -> Forecast:
         """z-units back into the target's unit."""
         return Forecast(point=forecast.point * self.std[0] + self.mean[0])
+
+    def set_recompute(self, recompute: bool) -> None:
+        """Whether the backward pass computes the inside of each block again instead of finding it kept."""
+        self.model.recompute = recompute
+
+    def recomputes(self) -> bool:
+        """Whether it does."""
+        return self.model.recompute
 
     def parameter_count(self) -> int:
         """Trained numbers."""

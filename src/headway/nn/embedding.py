@@ -51,9 +51,9 @@ class WindowEmbedding(nn.Module):
         h = self.readings(readings).float()  # the residual stream is float32 under autocast too
         slot, day = batch.history_calendar.unbind(-1)
         if self.slot is not None:
-            h = h + self.slot(slot).unsqueeze(1)
+            h.add_(self.slot(slot).unsqueeze(1))
         if self.day is not None:
-            h = h + self.day(day).unsqueeze(1)
+            h.add_(self.day(day).unsqueeze(1))
         if self.node is not None and self.node_map is not None:
-            h = h + self.node_map(self.node.weight).unsqueeze(1)
+            h.add_(self.node_map(self.node.weight).unsqueeze(1))
         return h

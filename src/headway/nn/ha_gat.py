@@ -24,12 +24,20 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
+import torch.nn.functional as F
 from annotated_types import Ge, Interval, Le
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from headway.nn.dropout import StepDropout
-from headway.nn.neighbor_table import NeighborTable, Rows, edge_dot, weighted_sum
+from headway.nn.neighbor_table import (
+    NeighborTable,
+    edge_dot,
+    narrow_dot,
+    signed_softmax,
+    weighted_sum,
+    weighted_sums,
+)
 
 SIGN_BIAS = math.atanh(0.9)  # signs start near +0.9: ordinary attention until the data say otherwise
 SELF_LOGIT = 2.2  # sigmoid(2.2) = 0.9
@@ -85,13 +93,12 @@ class HAGAT(nn.Module):
     ) -> Float[Tensor, "batch node time d"]:
         batch, _, time, _ = h.shape
         rows = table.rows(batch, time, self.heads)
-        coefficients = self.coefficients(h, table)
-        hop = self._to_rows(self.value(h))
-        aggregated = []
-        for number in range(self.hops):
-            hop = weighted_sum(hop, coefficients, rows)
-            aggregated.append((hop if number == 0 else self.hop_weight * hop).view_as(h))
-        mixed = torch.sigmoid(self.self_logit) * h + self.out(torch.cat(aggregated, -1))
+        reached = weighted_sums(self._to_rows(self.value(h)), self.coefficients(h, table), rows, self.hops)
+        weights = list(self.out.weight.chunk(self.hops, 1))
+        weights[1:] = [self.hop_weight * weight for weight in weights[1:]]
+        mixed = torch.sigmoid(self.self_logit) * h
+        for hop, weight in zip(reached, weights, strict=True):
+            mixed.add_(F.linear(hop.view_as(h), weight))
         return self.norm(mixed)
 
     def coefficients(
@@ -100,7 +107,14 @@ class HAGAT(nn.Module):
         """alpha_ij s_ij of every row (batch, node, time, head); 0 on padding."""
         batch, _, time, _ = h.shape
         rows = table.rows(batch, time, self.heads)
-        return self._magnitude(h, table, rows) * self._sign(h, table, rows)
+        scores = edge_dot(self._to_rows(self.query(h)), self._to_rows(self.key(h)), rows)
+        bias = self.edge_bias(table.features).float().transpose(1, 2)  # node head neighbor
+        # A finite floor, not -inf: a row without neighbours must give zeros, not NaN.
+        bias = bias.masked_fill(~table.valid.unsqueeze(1), torch.finfo(bias.dtype).min / 2)
+        keep = table.valid.unsqueeze(1).expand_as(bias).to(bias.dtype)[None, :, None]
+        keep = self.dropout(keep.expand(batch, -1, -1, -1, -1)) if self.training else keep
+        agreement = self._agreement(h, table).flatten(-2)
+        return signed_softmax(scores, bias.flatten(1), agreement, keep.flatten(-2), self.head_dim**-0.5)
 
     def regimes(
         self, h: Float[Tensor, "batch node time d"], table: NeighborTable
@@ -116,25 +130,16 @@ class HAGAT(nn.Module):
         hidden = torch.relu(self.regime_self(h) + neighborhood.view_as(projected))
         return self.regime(hidden).float().softmax(-1)
 
-    def _magnitude(self, h: Tensor, table: NeighborTable, rows: Rows) -> Float[Tensor, "row neighbor"]:
-        batch, nodes, time, _ = h.shape
-        scores = edge_dot(self._to_rows(self.query(h)), self._to_rows(self.key(h)), rows)
-        scores = scores.view(batch, nodes, time, self.heads, scores.shape[-1]) / math.sqrt(self.head_dim)
-        bias = self.edge_bias(table.features).float().transpose(1, 2)  # node head neighbor
-        scores = scores + bias[None, :, None]
-        valid = table.valid[None, :, None, None]
-        # A finite floor, not -inf: a row without neighbours must give zeros, not NaN.
-        alpha = scores.masked_fill(~valid, torch.finfo(scores.dtype).min).softmax(-1) * valid
-        return self.dropout(alpha).flatten(0, 3)
-
-    def _sign(self, h: Tensor, table: NeighborTable, rows: Rows) -> Float[Tensor, "row neighbor"]:
+    def _agreement(
+        self, h: Float[Tensor, "batch node time d"], table: NeighborTable
+    ) -> Float[Tensor, "batch node time head neighbor"]:
+        """p_i^T M^r p_j + b^r, of which the tanh is the sign of an edge."""
         p = self.regimes(h, table)
+        regimes, rows = p.shape[-1], table.rows(h.shape[0], h.shape[2], 1)
         with torch.autocast(h.device.type, enabled=False):
-            wanted = torch.einsum("bntc,hcg->bnthg", p, self.preference)
-        offered = p.unsqueeze(-2).expand(-1, -1, -1, self.heads, -1)
-        agreement = edge_dot(wanted.flatten(0, 3), offered.flatten(0, 3), rows)
-        shape = (*h.shape[:3], self.heads, agreement.shape[-1])
-        return torch.tanh(agreement.view(shape) + self.sign_bias.view(-1, 1)).flatten(0, 3)
+            wanted = p.flatten(0, 2) @ self.preference.transpose(0, 1).flatten(1)  # row (head regime)
+            agreement = narrow_dot(wanted.unflatten(-1, (-1, regimes)), p.flatten(0, 2), rows)
+        return agreement.view(*h.shape[:3], self.heads, -1) + self.sign_bias.unsqueeze(-1)
 
     def _to_rows(self, x: Float[Tensor, "batch node time d"]) -> Float[Tensor, "row head_dim"]:
         return x.float().reshape(-1, self.head_dim)

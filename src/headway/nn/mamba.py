@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from headway.nn.selective_scan import selective_scan
+from headway.nn.gated_scan import EPS, gated_scan
+from headway.nn.selective_scan import CHUNK, selective_scan
 
 DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 0.1, 1e-4
 
@@ -41,28 +42,40 @@ class Mamba2(nn.Module):
         self.dt_bias = nn.Parameter(dt + torch.log(-torch.expm1(-dt)))  # inverse of softplus
         self.A_log = nn.Parameter(torch.empty(self.h).uniform_(1, 16).log())
         self.D = nn.Parameter(torch.ones(self.h))
-        self.norm = nn.RMSNorm(self.d_in, eps=1e-5)
+        self.norm = nn.RMSNorm(self.d_in, eps=EPS)  # its weight is applied by out_proj
         self.out_proj = nn.Linear(self.d_in, d, bias=False)
 
     def forward(self, u: Float[Tensor, "r l d"]) -> Float[Tensor, "r l d"]:
-        z, mixed, dt = self.in_proj(u).split([self.d_in, self.d_in + 2 * self.n, self.h], -1)
-        x, B, C = self._convolve(mixed).split([self.d_in, self.n, self.n], -1)
-        with torch.autocast(u.device.type, enabled=False):  # decay and sums of decays need float32
-            y = selective_scan(
-                x.float().unflatten(-1, (self.h, self.p)),
-                F.softplus(dt.float() + self.dt_bias),
-                -torch.exp(self.A_log),
-                B.float(),
-                C.float(),
-                self.D,
-            )
-        y = self.norm(y.flatten(-2) * F.silu(z.float()))
-        return self.out_proj(y)
+        return self.newest(u, u.shape[1])
 
-    def _convolve(self, x: Float[Tensor, "r l c"]) -> Float[Tensor, "r l c"]:
-        """SiLU of the causal depthwise convolution: conv2d on a channels-last view, nothing is transposed."""
-        weight = self.conv1d.weight.unsqueeze(2)  # c 1 1 w
-        image = F.pad(x.transpose(1, 2).unsqueeze(2), (weight.shape[-1] - 1, 0))
-        image = image.contiguous(memory_format=torch.channels_last)
-        y = F.conv2d(image, weight, self.conv1d.bias, groups=weight.shape[0])
-        return F.silu(y.squeeze(2).transpose(1, 2))
+    def newest(self, u: Float[Tensor, "r l d"], wanted: int) -> Float[Tensor, "r {wanted} d"]:
+        """The newest `wanted` steps of the output, without the work that only earlier steps need."""
+        of_z, of_mixed, of_dt = self.in_proj.weight.split([self.d_in, self.d_in + 2 * self.n, self.h])
+        z, mixed, dt = F.linear(u[:, -wanted:], of_z), F.linear(u, of_mixed), F.linear(u, of_dt)
+        scan = gated_scan if u.shape[1] <= CHUNK else _in_chunks
+        taps, bias = self.conv1d.weight, self.conv1d.bias
+        assert bias is not None
+        with torch.autocast(u.device.type, enabled=False):  # decay and sums of decays need float32
+            y = scan(
+                z.float(), mixed.float(), dt.float(), taps, bias, self.dt_bias, -torch.exp(self.A_log), self.D
+            )
+        return F.linear(y, self.out_proj.weight * self.norm.weight)
+
+
+def _in_chunks(
+    z: Float[Tensor, "r q d"],
+    mixed: Float[Tensor, "r l c"],
+    dt: Float[Tensor, "r l h"],
+    taps: Float[Tensor, "c 1 w"],
+    bias: Float[Tensor, " c"],
+    dt_bias: Float[Tensor, " h"],
+    A: Float[Tensor, " h"],
+    D: Float[Tensor, " h"],
+) -> Float[Tensor, "r q d"]:
+    """What `gated_scan` gives, for histories longer than one chunk: plain operations, the state passed on."""
+    width, state = z.shape[2], (mixed.shape[2] - z.shape[2]) // 2
+    padded = F.pad(mixed.transpose(1, 2), (taps.shape[-1] - 1, 0))
+    conv = F.conv1d(padded, taps, bias, groups=len(bias)).transpose(1, 2)
+    x, B, C = F.silu(conv).split([width, state, state], -1)
+    y = selective_scan(x.unflatten(-1, (len(D), -1)), F.softplus(dt + dt_bias), A, B, C, D)
+    return F.rms_norm(y.flatten(2)[:, -z.shape[1] :] * F.silu(z), (width,), eps=EPS)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from headway.data.prepared import Prepared
+from headway.data.prepared import Prepared, PreparedMeta
 from headway.data.windows import Windows
+from headway.errors import Stopped
 from headway.models import build
 from headway.models.standardized import Standardized
+from headway.training.ladder import is_out_of_memory
 from headway.training.loop import train
-from headway.training.memory import keep_heap
+from headway.training.memory import keep_heap, peak_mib
+from headway.training.plan import Planner, resolve_budget
 from headway.training.precision import Precision, resolve_device, resolve_precision
 from headway.training.run import Run, RuntimeParams, code_digest
 from headway.training.state import Progress
@@ -47,7 +51,7 @@ def run_experiment(
     Args:
         params: records of the sections `model`, `train` and those `section_records` names.
         script: the stage, whose code is part of the identity. curves: folder that dvclive writes.
-    Raises: as `headway.training.loop.train`.
+    Raises: as `headway.training.loop.train`, and as `memory_may_run_out`.
     """
     device = resolve_device(runtime.device)
     precision = resolve_precision(runtime.precision, device)
@@ -60,9 +64,54 @@ def run_experiment(
     model = build(params["model"], params, prepared.meta, _graph(prepared), *scale).to(device)
     windows, splits = Windows(prepared, device), prepared.meta.splits
     log.info("%s weights, %s on %s", f"{model.parameter_count():,}", precision.name, device.type)
-    with Run("train", identity(prepared, params, script), runtime) as run:
+    runtime = plan_memory(model, prepared.meta, params["train"].batch_size, runtime, precision, device)
+    with (
+        Run("train", identity(prepared, params, script), runtime) as run,
+        memory_may_run_out(run, device),
+    ):
         progress = train(model, windows, splits, params["train"], run, precision, curves)
     return Trained(model=model, progress=progress, precision=precision, identity=run.identity)
+
+
+def plan_memory(
+    model: Standardized,
+    meta: PreparedMeta,
+    batch_size: int,
+    runtime: RuntimeParams,
+    precision: Precision,
+    device: torch.device,
+) -> RuntimeParams:
+    """With `micro_batch: 0`, let the planner choose it, and whether activations are computed again."""
+    if runtime.micro_batch:
+        return runtime
+    budget = resolve_budget(runtime.memory_budget, device)
+    plan = Planner(model, meta, batch_size, precision).plan(budget)
+    log.info(plan.describe())
+    model.set_recompute(plan.recompute)
+    return replace(runtime, micro_batch=plan.micro_batch)
+
+
+@contextmanager
+def memory_may_run_out(run: Run, device: torch.device) -> Iterator[None]:
+    """Turn what an allocator raises into advice. Nothing is saved: an update may have been cut short.
+
+    Raises: Stopped naming the peak and the micro-batch that needed it.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        micro = run.runtime.micro_batch
+        smaller = (
+            f"set it to {micro // 2} in params.yaml"
+            if micro > 1
+            else "docs/training.md lists what else helps"
+        )
+        raise Stopped(
+            f"out of memory: the peak was {peak_mib(device):.0f} MiB with runtime.micro_batch: {micro}; {smaller}. "
+            "`dvc repro` then continues from the last checkpoint"
+        ) from error
 
 
 def identity(prepared: Prepared, params: Mapping[str, Any], script: Path) -> dict[str, Any]:

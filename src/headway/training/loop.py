@@ -25,8 +25,10 @@ from headway.errors import Stopped
 from headway.models.standardized import Standardized
 from headway.objectives.forecast_loss import absolute_error
 from headway.training.course import Course, TrainParams
+from headway.training.ladder import is_out_of_memory, release, step_down
 from headway.training.memory import memory_mib
 from headway.training.nonfinite import refuse_non_finite
+from headway.training.piece import backward_piece
 from headway.training.precision import Precision
 from headway.training.progress import ProgressLine
 from headway.training.resume import resume_or_start, save
@@ -97,22 +99,12 @@ def take_step(
     Returns: mean absolute error of the group in z-units; nan when nothing is observed.
     Raises: NonFinite before the update.
     """
-    progress, model, micro = state.progress, state.model, run.runtime.micro_batch
+    progress, model = state.progress, state.model
     observed = windows.count_observed(origins)
     if not observed:
         progress.step += 1
         return math.nan
-    model.train()
-    _seed_step(course.params.seed, progress.step)
-    state.optimizer.zero_grad(set_to_none=True)
-    error = 0.0
-    for first in range(0, len(origins), micro):
-        batch = model.standardize(windows.gather(origins[first : first + micro]))
-        with precision.autocast():
-            forecast = model.forecast_standard(batch)
-        summed = absolute_error(forecast, batch)
-        state.scaler.scale(summed / observed).backward()
-        error += summed.item()
+    error = accumulate(state, windows, origins, observed, course, precision, run)
     if model.mix is not None and course.params.anchor_pull:
         state.scaler.scale(course.params.anchor_pull * model.mix.pull()).backward()
     state.scaler.unscale_(state.optimizer)
@@ -124,6 +116,36 @@ def take_step(
     state.scaler.update()
     progress.count_step(error, observed, norm)
     return error / observed
+
+
+def accumulate(
+    state: TrainingState,
+    windows: Windows,
+    origins: Int[np.ndarray, " group"],
+    observed: int,
+    course: Course,
+    precision: Precision,
+    run: Run,
+) -> float:
+    """Gradients of one group. Where memory runs out, once more in smaller pieces: the same windows, one update.
+
+    Returns: summed error in z-units. Raises: what the allocator raised, when nothing smaller is left.
+    """
+    state.model.train()
+    while True:
+        state.optimizer.zero_grad(set_to_none=True)
+        _seed_step(course.params.seed, state.progress.step)
+        error, micro = 0.0, run.runtime.micro_batch
+        try:
+            for first in range(0, len(origins), micro):
+                batch = windows.gather(origins[first : first + micro])
+                error += backward_piece(state.model, batch, observed, precision, state.scaler).item()
+            return error
+        except (MemoryError, RuntimeError) as failure:
+            if not is_out_of_memory(failure) or not step_down(state, run):
+                raise
+        batch = None
+        release(state)
 
 
 def close_epoch(

@@ -1,17 +1,41 @@
-"""What the process and the GPU hold now, and held at most."""
+"""How much memory there is, what the process and the GPU hold now, and held at most."""
 
 from __future__ import annotations
 
 import ctypes
+import re
 import resource
 import sys
+from pathlib import Path
 
 import psutil
 import torch
 
-MIB = 2**20
+from headway.errors import InputError
+
+MIB, GIB = 2**20, 2**30
+UNITS = {"MB": 10**6, "GB": 10**9, "MiB": MIB, "GiB": GIB}
+SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(MB|GB|MiB|GiB)")
+CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 # M_MMAP_MAX: no tensor gets a mapping of its own; M_TRIM_THRESHOLD, M_TOP_PAD: the heap shrinks and grows rarely.
 HEAP = {-4: 0, -1: 2**31 - 1, -2: 256 * MIB}
+
+
+def parse_size(text: str) -> int:
+    """Bytes of `4GB`, `512 MiB` and the like.
+
+    Raises: InputError where it is none.
+    """
+    found = SIZE.fullmatch(text.strip())
+    if found is None or not float(found[1]):
+        raise InputError(f"{text!r} is no amount of memory: write 4GB, 3.5 GiB or 800MB")
+    return int(float(found[1]) * UNITS[found[2]])
+
+
+def host_memory() -> int:
+    """Bytes of memory this process may have: the computer's, or its container's."""
+    texts = [path.read_text().strip() for path in CGROUP_LIMITS if path.is_file()]
+    return min([psutil.virtual_memory().total, *(int(text) for text in texts if text.isdigit())])
 
 
 def memory_mib(device: torch.device) -> dict[str, float]:

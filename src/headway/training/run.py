@@ -30,8 +30,10 @@ from annotated_types import Ge
 from headway.atomic import write_text
 from headway.errors import Stopped
 from headway.training.lock import acquire, remove_unused
+from headway.training.memory import parse_size
 
 IDENTITY, SEQUENCE = "identity.json", "sequence"
+FORECAST_STEPS, MOST_FORECASTS = 60_000, 64  # sensors x steps, and windows, forecast at once without a plan
 EXIT_BUDGET = 75  # sysexits' "temporary failure": not finished, run me again
 
 log = logging.getLogger(__name__)
@@ -43,7 +45,8 @@ class RuntimeParams:
 
     Attributes:
         device, precision: where and in which arithmetic.
-        micro_batch: windows in memory at once.
+        micro_batch: windows in memory at once; 0 leaves it to the planner.
+        memory_budget: what training may use, as 4GB, for the planner; auto is a share of the machine's memory.
         threads: CPU threads, 0 for torch's choice.
         checkpoint_steps, checkpoint_minutes: cadence of checkpoints, whichever comes first.
         max_hours: stop after so long with exit code 75; 0 for no limit.
@@ -54,13 +57,22 @@ class RuntimeParams:
 
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "fp32", "bf16", "fp16"]
-    micro_batch: Annotated[int, Ge(1)]
+    micro_batch: Annotated[int, Ge(0)]
+    memory_budget: str
     threads: Annotated[int, Ge(0)]
     checkpoint_steps: Annotated[int, Ge(1)]
     checkpoint_minutes: Annotated[float, Ge(0)]
     max_hours: Annotated[float, Ge(0)]
     resume: Literal["auto", "never", "same-params"]
     keep_runs: Annotated[int, Ge(1)]
+
+    def __post_init__(self) -> None:
+        if self.memory_budget != "auto":
+            parse_size(self.memory_budget)
+
+    def forecast_windows(self, sensors: int, history: int) -> int:
+        """Windows to forecast at once: the micro-batch, or where the planner chooses it a number from the sizes."""
+        return self.micro_batch or max(1, min(MOST_FORECASTS, FORECAST_STEPS // (sensors * history)))
 
 
 class Run:

@@ -1,0 +1,119 @@
+"""`python -m headway plan`: what training will hold in memory, by component, before it holds anything.
+
+Enters: the project's root, and where wanted another budget, number of sensors or history. Leaves: a text with the
+predicted peak, the planner's choice for this machine, and its choices for GPUs of usual sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from headway.commands.sections import read_sections
+from headway.commands.sizes import model_of_size
+from headway.errors import InputError
+from headway.training.memory import GIB, MIB, parse_size
+from headway.training.plan import Plan, Planner, resolve_budget
+from headway.training.precision import resolve_device, resolve_precision
+from headway.training.trace import StepMemory
+
+GPU_SIZES = ("4GB", "6GB", "8GB", "12GB", "16GB", "24GB")
+MEANING = {
+    "parameters": "weights and buffers",
+    "optimizer": "two moments of AdamW",
+    "best": "the best weights so far",
+    "gradients": "at the moment of the peak",
+    "data": "the windows at once",
+    "tables": "the graph as row numbers",
+    "activations": "kept for the backward pass",
+    "workspace": "of the backward pass",
+}
+
+
+def asked_plan(sections: Mapping[str, Any], sensors: int, step_seconds: int) -> Plan:
+    """What section `runtime` asks for on this machine: the micro-batch it names, or the planner's choice."""
+    runtime = sections["runtime"]
+    device = resolve_device(runtime.device)
+    planner = planner_of(sections, sensors, step_seconds, device)
+    budget = resolve_budget(runtime.memory_budget, device)
+    if runtime.micro_batch:
+        return planner.judge(runtime.micro_batch, False, budget)
+    return planner.plan(budget)
+
+
+def planner_of(sections: Mapping[str, Any], sensors: int, step_seconds: int, device: torch.device) -> Planner:
+    """A planner for the chosen model at this size."""
+    model, meta = model_of_size(sections, sensors, step_seconds)
+    precision = resolve_precision(sections["runtime"].precision, device)
+    return Planner(model, meta, sections["train"].batch_size, precision)
+
+
+def plan_text(root: Path, budget: str | None, sensors: int | None, history: int | None) -> str:
+    """The whole answer of the command; `None` takes what params.yaml and the data say.
+
+    Raises: InputError where params.yaml cannot be read, or no number of sensors is known.
+    """
+    sections = read_sections(root / "params.yaml")
+    if history is not None:
+        sections = sections | {"windows": replace(sections["windows"], history=history)}
+    if budget is not None:
+        runtime = replace(sections["runtime"], memory_budget=budget, micro_batch=0)
+        sections = sections | {"runtime": runtime}
+    sensors, step_seconds = _sizes(sections, root, sensors)
+    device = resolve_device(sections["runtime"].device)
+    planner = planner_of(sections, sensors, step_seconds, device)
+    chosen = planner.plan(resolve_budget(sections["runtime"].memory_budget, device))
+    exact = planner.judge(chosen.micro_batch, chosen.recompute, chosen.budget)
+    lines = [_title(sections, sensors), "", *_components(exact.memory, exact.allowance, device.type)]
+    lines += ["", f"runtime: {exact.describe()}", "", *_gpus(planner, device)]
+    return "\n".join(lines) + "\n"
+
+
+def _sizes(sections: Mapping[str, Any], root: Path, sensors: int | None) -> tuple[int, int]:
+    from headway.commands.checks import inspect_data  # checks needs this module for its own line on memory
+
+    known = inspect_data(sections, root)[1]
+    if known is not None:
+        return sensors or known.sensors, known.step_seconds
+    if sensors is None:
+        raise InputError(
+            f"the data set {sections['dataset']!r} cannot be read, so name a number: "
+            "python -m headway plan --sensors 207"
+        )
+    return sensors, sections["simulate"].step_minutes * 60
+
+
+def _title(sections: Mapping[str, Any], sensors: int) -> str:
+    windows, choice = sections["windows"], sections["model"]
+    steps = f"{windows.history} -> {windows.horizon} steps"
+    width = sections[choice.spatial].hidden_dim
+    return (
+        f"{choice.name} with {choice.spatial}: {sensors:,} sensors, {steps}, width {width}, "
+        f"effective batch {sections['train'].batch_size}"
+    )
+
+
+def _components(memory: StepMemory, extra: int, device_type: str) -> list[str]:
+    rows = [(field.name, getattr(memory, field.name), MEANING[field.name]) for field in fields(memory)]
+    rows.append(("traced", memory.peak, "all of these"))
+    what = "Python and its libraries" if device_type == "cpu" else "CUDA context, rounding; not measured"
+    rows.append(("allowance", extra, what))
+    return [f"{name:<12} {size / MIB:>10,.1f} MiB  {meaning}" for name, size, meaning in rows]
+
+
+def _gpus(planner: Planner, device: torch.device) -> list[str]:
+    """A row a size of GPU: the same step, with the allowance of CUDA."""
+    planner = planner if device.type == "cuda" else planner.on_cuda()
+    lines = [f"{'GPU':<6} {'micro-batch':>11}  {'activations':<16} {'needs':>9}"]
+    for size in GPU_SIZES:
+        plan = planner.plan(parse_size(size))
+        if not plan.fits:
+            lines.append(f"{size:<6} {'-':>11}  {'does not fit':<16} {plan.needed / GIB:>5.2f} GiB")
+            continue
+        kept = "computed again" if plan.recompute else "kept"
+        lines.append(f"{size:<6} {plan.micro_batch:>11}  {kept:<16} {plan.needed / GIB:>5.2f} GiB")
+    return lines

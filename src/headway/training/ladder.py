@@ -1,0 +1,51 @@
+"""When memory runs out in mid-run: smaller pieces of the same group, then recomputation, then a report.
+
+The group is begun again, so the update is that of the same windows; only dropout masks, which are drawn piece by
+piece, are others. What was changed is in the log, in the run's record and in the notes of the model card.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+from dataclasses import replace
+
+import torch
+
+from headway.training.run import Run
+from headway.training.state import TrainingState
+
+# what allocators of the CPU, of CUDA and of its libraries say
+OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
+
+log = logging.getLogger(__name__)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an allocator raised it; torch.OutOfMemoryError is a RuntimeError."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
+
+
+def step_down(state: TrainingState, run: Run) -> bool:
+    """Need less memory from here on. Returns: False when nothing is left to give up."""
+    windows, progress = run.runtime.micro_batch, state.progress
+    if windows > 1:
+        run.runtime = replace(run.runtime, micro_batch=windows // 2)
+        change = f"runtime.micro_batch: {windows} -> {windows // 2}"
+    elif not state.model.recomputes():
+        state.model.set_recompute(True)
+        change = "activations computed again"
+    else:
+        return False
+    log.warning("out of memory in step %d; going on with %s", progress.step, change)
+    run.record({"step": progress.step, "out_of_memory": change})
+    progress.notes.append(f"In step {progress.step} memory ran out; training went on with {change}.")
+    return True
+
+
+def release(state: TrainingState) -> None:
+    """Drop what the broken step left, also from the GPU allocator's own store."""
+    state.optimizer.zero_grad(set_to_none=True)
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

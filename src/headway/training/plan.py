@@ -1,0 +1,154 @@
+"""How many windows are held in memory at once, and whether activations are kept or computed again.
+
+Enters: a model, the sizes of its data, the effective batch, a budget. Leaves: a `Plan`. The peak of a choice comes
+from `headway.training.trace`; what no trace sees - the interpreter, the CUDA context, the rounding of the GPU's
+allocator - is an allowance, stated beside it. A plan depends on the machine's memory and not on how much of
+it is free just now: a run that is continued makes the same choice again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from headway.data.prepared import PreparedMeta
+from headway.models.standardized import Standardized
+from headway.training.memory import GIB, MIB, host_memory, parse_size
+from headway.training.precision import Precision
+from headway.training.trace import StepMemory, trace_step
+
+PROCESS = (
+    600 * MIB
+)  # resident size of Python with torch, pandas and pyarrow before training; measured 450 to 600
+CONTEXT = 500 * MIB  # a CUDA context with cuBLAS workspaces; not measured here
+ROUNDING = 0.12  # share that the CUDA allocator loses to rounding and fragments; not measured here
+PROBE_STEPS = 40_000  # sensors x steps from which memory is linear: what goes block by block no longer counts
+CPU_SHARE, GPU_SHARE = 0.5, 0.9  # of the memory there is, for `auto`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A choice and what it needs.
+
+    Attributes:
+        micro_batch: windows in memory at once.
+        recompute: compute the inside of each block again in the backward pass instead of keeping it.
+        memory: of a step; where the whole batch fits with ease, at most so much.
+        allowance: bytes that no trace sees.
+        budget: bytes it was to fit in.
+        fits: whether it does; if not, it is the smallest choice there is.
+    """
+
+    micro_batch: int
+    recompute: bool
+    memory: StepMemory
+    allowance: int
+    budget: int
+    fits: bool
+
+    @property
+    def needed(self) -> int:
+        """Bytes: what is traced and what is not."""
+        return self.memory.peak + self.allowance
+
+    def describe(self) -> str:
+        """One line."""
+        kept = ", activations computed again" if self.recompute else ""
+        needed, budget = self.needed / GIB, self.budget / GIB
+        text = f"micro-batch {self.micro_batch}{kept}: {needed:.2f} GiB of a budget of {budget:.2f}"
+        return (
+            text
+            if self.fits
+            else f"{text}, which it does not fit; docs/training.md lists what makes it smaller"
+        )
+
+
+def resolve_budget(choice: str, device: torch.device) -> int:
+    """Bytes that training may use: as told, or a share of the memory that this device has."""
+    if choice != "auto":
+        return parse_size(choice)
+    if device.type == "cuda":
+        return int(GPU_SHARE * torch.cuda.get_device_properties(device).total_memory)
+    return int(CPU_SHARE * host_memory())
+
+
+def allowance(peak: int, device_type: str) -> int:
+    """Bytes beside the traced ones."""
+    return PROCESS if device_type == "cpu" else CONTEXT + int(ROUNDING * peak)
+
+
+class Planner:
+    """Plans for one model, its data and its effective batch; each choice is traced once."""
+
+    def __init__(
+        self, model: Standardized, meta: PreparedMeta, batch_size: int, precision: Precision
+    ) -> None:
+        """`batch_size`: windows of an update. `precision`: its device decides the allowance."""
+        self._model, self._meta, self.batch_size, self._precision = model, meta, batch_size, precision
+        self._traced: dict[tuple[int, bool], StepMemory] = {}
+
+    def on_cuda(self) -> Planner:
+        """The same steps with the allowance of a GPU."""
+        twin = Planner(self._model, self._meta, self.batch_size, replace(self._precision, device_type="cuda"))
+        twin._traced = self._traced
+        return twin
+
+    def plan(self, budget: int) -> Plan:
+        """The largest micro-batch that fits; activations are kept wherever one window fits with them."""
+        for recompute in (False, True):
+            one = self.judge(1, recompute, budget)
+            if one.fits:
+                return self._largest(one)
+        return one
+
+    def judge(self, windows: int, recompute: bool, budget: int) -> Plan:
+        """This choice, whether it fits or not."""
+        return self._plan(self.trace(windows, recompute), windows, recompute, budget)
+
+    def trace(self, windows: int, recompute: bool) -> StepMemory:
+        """Memory of a step with so many windows at once; beyond two probes the line through them."""
+        steps = self._meta.sensors * self._meta.history
+        probe = _power_of_two(2 * PROBE_STEPS // steps)
+        if windows > 2 * probe:
+            few, more = self.trace(probe, recompute), self.trace(2 * probe, recompute)
+            return few.towards(more, windows / probe - 1)
+        key = (windows, recompute)
+        if key not in self._traced:
+            before = self._model.recomputes()
+            self._model.set_recompute(recompute)
+            accumulate = windows < self.batch_size
+            self._traced[key] = trace_step(
+                self._model, self._meta, windows, self._precision, accumulate=accumulate
+            )
+            self._model.set_recompute(before)
+        return self._traced[key]
+
+    def _largest(self, one: Plan) -> Plan:
+        """From one window that fits to as many as do: a further window needs at most what the first one did."""
+        most = self._plan(one.memory.of_windows(self.batch_size), self.batch_size, one.recompute, one.budget)
+        if most.fits:
+            return most
+        room, each = one.budget - one.allowance - one.memory.fixed, one.memory.peak - one.memory.fixed
+        windows = _power_of_two(min(self.batch_size, 2 * room // each))
+        while windows > 1:
+            plan = self.judge(windows, one.recompute, one.budget)
+            if plan.fits:
+                return plan
+            windows //= 2
+        return one
+
+    def _plan(self, memory: StepMemory, windows: int, recompute: bool, budget: int) -> Plan:
+        extra = allowance(memory.peak, self._precision.device_type)
+        return Plan(
+            micro_batch=windows,
+            recompute=recompute,
+            memory=memory,
+            allowance=extra,
+            budget=budget,
+            fits=memory.peak + extra <= budget,
+        )
+
+
+def _power_of_two(windows: int) -> int:
+    return 1 << (max(1, windows).bit_length() - 1)

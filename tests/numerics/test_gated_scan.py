@@ -1,0 +1,87 @@
+"""The inside of a Mamba-2 block as one operator against the same made of plain operations, in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from headway.nn import gated_scan as module
+from headway.nn.gated_scan import gated_scan
+from headway.nn.mamba import _in_chunks
+
+ROWS, HEADS, WIDTH, STATE = 5, 2, 3, 4
+CHANNELS = HEADS * WIDTH + 2 * STATE
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two sequences of seven steps at a time, so that five go through in three blocks."""
+    monkeypatch.setattr(module, "BLOCK_STEPS", 14)
+
+
+def arguments(steps: int, wanted: int, taps: int, rows: int = ROWS) -> tuple[Tensor, ...]:
+    """z, mixed, dt, taps, bias, dt_bias, A, D, with gradients wanted."""
+    random = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=random, dtype=torch.float64)
+
+    made = (
+        normal(rows, wanted, HEADS * WIDTH),
+        normal(rows, steps, CHANNELS),
+        normal(rows, steps, HEADS),
+        normal(CHANNELS, 1, taps),
+        normal(CHANNELS),
+        normal(HEADS),
+        -normal(HEADS).exp(),
+        normal(HEADS),
+    )
+    return tuple(argument.requires_grad_() for argument in made)
+
+
+@pytest.mark.parametrize(
+    ("steps", "wanted", "taps"),
+    [(7, 7, 4), (7, 1, 4), (7, 3, 2), (1, 1, 4), (2, 2, 4), (7, 7, 1), (20, 1, 3)],
+)
+def test_values_and_gradients_equal_the_plain_operations(steps: int, wanted: int, taps: int) -> None:
+    given = arguments(steps, wanted, taps)
+    found, expected = gated_scan(*given), _in_chunks(*given)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    weights = torch.randn(found.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    gradients = torch.autograd.grad((found * weights).sum(), given)
+    wanted_gradients = torch.autograd.grad((expected * weights).sum(), given)
+    for gradient, reference in zip(gradients, wanted_gradients, strict=True):
+        torch.testing.assert_close(gradient, reference, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("steps", "wanted"), [(4, 4), (4, 1)])
+def test_gradients_equal_finite_differences(steps: int, wanted: int) -> None:
+    assert torch.autograd.gradcheck(gated_scan, arguments(steps, wanted, taps=3, rows=2))
+
+
+def test_the_newest_steps_are_those_of_all_steps() -> None:
+    z, *rest = arguments(7, 7, 4)
+    torch.testing.assert_close(gated_scan(z[:, -2:], *rest), gated_scan(z, *rest)[:, -2:])
+
+
+def test_the_size_of_the_blocks_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = arguments(7, 7, 4)
+    in_blocks = torch.autograd.grad(gated_scan(*given).square().sum(), given)
+    monkeypatch.setattr(module, "BLOCK_STEPS", 1000)
+    at_once = torch.autograd.grad(gated_scan(*given).square().sum(), given)
+    for one, other in zip(in_blocks, at_once, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
+
+
+def test_parts_with_foreign_strides_give_the_same() -> None:
+    z, mixed, dt, *rest = (argument.detach() for argument in arguments(7, 7, 4))
+    joined = torch.cat([z, mixed, dt], -1).split([z.shape[-1], CHANNELS, HEADS], -1)
+    torch.testing.assert_close(gated_scan(*joined, *rest), gated_scan(z, mixed, dt, *rest))
+
+
+def test_only_its_inputs_are_kept_for_the_backward_pass() -> None:
+    given, kept = arguments(7, 7, 4), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+        gated_scan(*given)
+    assert {x.data_ptr() for x in kept} == {x.data_ptr() for x in given}

@@ -1,0 +1,166 @@
+"""Memory planned before it is spent: what is traced is what is allocated, and the choice fits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from headway.commands.plan import plan_text
+from headway.commands.sizes import model_of_size
+from headway.data.prepared import PreparedMeta
+from headway.errors import InputError
+from headway.models.standardized import Standardized
+from headway.training.memory import MIB, parse_size
+from headway.training.piece import backward_piece
+from headway.training.plan import PROCESS, Planner
+from headway.training.precision import Precision
+from headway.training.trace import StepMemory, trace_step, windows_of_size
+from project_params import ROOT, sections_of
+
+FP32 = Precision(name="fp32", device_type="cpu")
+SPATIAL = ("ha_gat", "none")
+
+
+def sized(sensors: int = 12, **changes: dict[str, Any]) -> tuple[Standardized, PreparedMeta]:
+    """One narrow block, five neighbors."""
+    narrow: dict[str, dict[str, Any]] = {
+        "st_mamba": {"layers": 1},
+        "ha_gat": {"hidden_dim": 32},
+        "none": {"hidden_dim": 32},
+        "preprocess": {"max_neighbors": 5},
+    }
+    return model_of_size(sections_of("simulated", **narrow | changes), sensors, 300)
+
+
+def measured(model: Standardized, meta: PreparedMeta, windows: int, there: int) -> int:
+    """Most bytes of a step by the allocator's account, and what was there before it."""
+    model.train()
+    batch, scaler = windows_of_size(meta, windows), torch.amp.GradScaler("cpu", enabled=False)
+
+    def step() -> None:
+        model.zero_grad(set_to_none=True)
+        backward_piece(model, batch, 1, FP32, scaler)
+
+    step()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        step()
+    live = most = 0
+    events: Any = recorded.profiler
+    for event in events.kineto_results.events():
+        if event.name() == "[memory]":
+            live += event.nbytes()
+            most = max(most, live)
+    return most + there
+
+
+@pytest.mark.parametrize("spatial", SPATIAL)
+@pytest.mark.parametrize("recompute", [False, True])
+def test_the_traced_peak_is_the_allocators(spatial: str, recompute: bool) -> None:
+    model, meta = sized(model={"spatial": spatial})
+    model.set_recompute(recompute)
+    traced = trace_step(model, meta, 3, FP32, accumulate=False)
+    found = measured(model, meta, 3, traced.parameters + traced.data + traced.tables)
+    assert traced.peak - traced.optimizer - traced.best == pytest.approx(found, rel=0.02)
+
+
+@pytest.mark.parametrize("spatial", SPATIAL)
+def test_memory_is_linear_in_the_sensors_whatever_the_operator(spatial: str) -> None:
+    traced = []
+    for sensors in (400, 1600):
+        model, meta = sized(sensors, model={"spatial": spatial}, windows={"history": 3, "horizon": 2})
+        traced.append(trace_step(model, meta, 1, FP32, accumulate=False).peak)
+    assert traced[1] < 4.2 * traced[0], "a sensors x sensors tensor would make it 16 times"
+
+
+def test_tracing_leaves_the_model_and_the_random_numbers_alone() -> None:
+    model, meta = sized()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    state = torch.get_rng_state()
+    trace_step(model, meta, 2, FP32, accumulate=True)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_gradients_that_are_there_already_count_when_a_group_has_several_pieces() -> None:
+    model, meta = sized()
+    alone = trace_step(model, meta, 1, FP32, accumulate=False)
+    among = trace_step(model, meta, 1, FP32, accumulate=True)
+    assert among.gradients == sum(parameter.nbytes for parameter in model.parameters()) > alone.gradients
+
+
+class Sizes(Planner):
+    """A planner for which a window takes 100 MiB, 40 with activations computed again."""
+
+    def __init__(self, batch_size: int) -> None:
+        model, meta = sized()
+        super().__init__(model, meta, batch_size, FP32)
+
+    def trace(self, windows: int, recompute: bool) -> StepMemory:
+        each = (40 if recompute else 100) * MIB
+        nothing = dict.fromkeys(StepMemory.__slots__, 0)
+        return StepMemory(**nothing | {"parameters": 10 * MIB, "activations": each * windows})
+
+
+@pytest.mark.parametrize(
+    ("mib", "windows", "recompute", "fits"),
+    [
+        (3000, 12, False, True),
+        (1209, 8, False, True),
+        (500, 4, False, True),
+        (110, 1, False, True),
+        (109, 2, True, True),
+        (49, 1, True, False),
+    ],
+)
+def test_the_largest_micro_batch_that_fits_and_recomputation_only_where_one_window_does_not(
+    mib: int, windows: int, recompute: bool, fits: bool
+) -> None:
+    plan = Sizes(batch_size=12).plan(PROCESS + mib * MIB)
+    assert (plan.micro_batch, plan.recompute, plan.fits) == (windows, recompute, fits)
+    assert plan.fits == (plan.needed <= plan.budget)
+
+
+def test_beyond_two_probes_memory_is_the_line_through_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, meta = sized()
+    exact = Planner(model, meta, 16, FP32).trace(8, False)
+    monkeypatch.setattr("headway.training.plan.PROBE_STEPS", 100)
+    assert Planner(model, meta, 16, FP32).trace(8, False).peak == pytest.approx(exact.peak, rel=0.02)
+
+
+def test_the_plan_command_prints_components_the_choice_and_gpus() -> None:
+    text = plan_text(ROOT, "4GB", 20, 6)
+    assert "20 sensors, 6 -> 12 steps" in text
+    assert all(f"\n{name} " in text for name in (*StepMemory.__slots__, "traced", "allowance", "24GB"))
+    assert "runtime: micro-batch 16: " in text and "of a budget of 3.73" in text
+
+
+def test_the_plan_command_asks_for_a_number_of_sensors_where_data_are_missing(tmp_path: Path) -> None:
+    page = (ROOT / "params.yaml").read_text().replace("dataset: simulated", "dataset: nowhere")
+    (tmp_path / "params.yaml").write_text(page)
+    with pytest.raises(InputError, match="so name a number: python -m headway plan --sensors 207"):
+        plan_text(tmp_path, None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("4GB", 4 * 10**9), ("3.5 GiB", int(3.5 * 2**30)), ("800MB", 8 * 10**8)]
+)
+def test_sizes_are_read_as_people_write_them(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["4", "GB", "0GB", "four GB", "-1GB"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="is no amount of memory"):
+        parse_size(text)
+
+
+def test_a_plan_does_not_depend_on_a_model_in_evaluation_mode_or_on_its_graph() -> None:
+    model, meta = sized()
+    memory = trace_step(model.eval(), meta, 2, FP32, accumulate=False)
+    assert memory == trace_step(model, replace(meta, dataset="another"), 2, FP32, accumulate=False)
