@@ -42,6 +42,7 @@ RUNTIME = RuntimeParams(
     device="cpu",
     precision="fp32",
     micro_batch=8,
+    memory_budget="auto",
     threads=1,
     checkpoint_steps=2,
     checkpoint_minutes=0.0,

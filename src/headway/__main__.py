@@ -1,8 +1,11 @@
 """The command line, beside DVC's own:
 
     python -m headway check             what is wrong, or worth knowing, before a run
+    python -m headway plan [--budget 4GB] [--sensors N] [--history L]
+                                        what training will hold in memory, by component
     python -m headway preset            the presets there are
     python -m headway preset NAME       set params.yaml to one of them
+    python -m headway fetch [NAME]      the files of a published data set, or the names there are
     python -m headway import FORMAT SOURCE --name NAME
                                         a foreign data set as data/raw/NAME (--help lists the formats)
     python -m headway results           the table of the last evaluation
@@ -37,10 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if chosen.command == "check":
             return _check()
+        if chosen.command == "plan":
+            return _plan(chosen)
         if chosen.command == "runs":
             return _runs(chosen.prune)
         if chosen.command == "results":
             return _results(chosen.write)
+        if chosen.command == "fetch":
+            return _fetch(chosen.name, chosen.out)
         if chosen.command == "import":
             return _import(chosen)
         if chosen.command == "predict":
@@ -55,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m headway", description="Commands beside those of DVC.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("check", help="what is wrong, or worth knowing, before a run")
+    _add_plan(commands.add_parser("plan", help="what training will hold in memory, by component"))
     preset = commands.add_parser("preset", help="set params.yaml to a preset")
     preset.add_argument("name", nargs="?", metavar="NAME", help="without it, the presets there are")
     preset.add_argument("--list", action="store_true", help="the presets there are")
@@ -64,9 +72,18 @@ def _parser() -> argparse.ArgumentParser:
     runs.add_argument(
         "--prune", action="store_true", help="remove those of other parameters that nobody trains"
     )
+    fetch = commands.add_parser("fetch", help="the files of a published data set")
+    fetch.add_argument("name", nargs="?", metavar="NAME", help="without it, the data sets there are")
+    fetch.add_argument("--out", type=Path, default=Path("data/downloads"), help="folder of the files")
     import_arguments.add_arguments(commands.add_parser("import", help="a foreign data set as data/raw/NAME"))
     _add_predict(commands.add_parser("predict", help="forecasts from a table of recent readings"))
     return parser
+
+
+def _add_plan(plan: argparse.ArgumentParser) -> None:
+    plan.add_argument("--budget", metavar="4GB", help="instead of runtime.memory_budget")
+    plan.add_argument("--sensors", type=int, metavar="N", help="instead of those of the data")
+    plan.add_argument("--history", type=int, metavar="L", help="instead of windows.history")
 
 
 def _add_predict(predict: argparse.ArgumentParser) -> None:
@@ -93,6 +110,13 @@ def _check() -> int:
     return 1 if count(groups, "problem") else 0
 
 
+def _plan(chosen: argparse.Namespace) -> int:
+    from headway.commands.plan import plan_text
+
+    sys.stdout.write(plan_text(Path(), chosen.budget, chosen.sensors, chosen.history))
+    return 0
+
+
 def _results(page: Path | None) -> int:
     from headway.commands.results import evaluation_table, write_table
 
@@ -114,6 +138,13 @@ def _runs(prune: bool) -> int:
     _, prepared = inspect_prepared(sections, Path())
     runs = list_runs(resume_store(Path()), sections, prepared.manifest if prepared else "")
     sys.stdout.write(prune_runs(runs) if prune else runs_table(runs))
+    return 0
+
+
+def _fetch(name: str | None, out: Path) -> int:
+    from headway.commands.fetching import fetch_data, list_public
+
+    sys.stdout.write(fetch_data(name, out) if name else list_public())
     return 0
 
 

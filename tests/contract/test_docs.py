@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from headway.__main__ import _parser
@@ -38,6 +39,22 @@ def test_source_files_and_pages_that_a_page_names_exist(page: Path) -> None:
 def test_commands_of_ours_that_a_page_names_are_understood(page: Path) -> None:
     for line in re.findall(r"python -m headway ([^`\n#]*)", _code(page)):
         _parser().parse_args(line.split())
+
+
+def test_the_results_of_the_readme_are_those_of_the_committed_metrics() -> None:
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = page.partition("<!-- results -->")[2].partition("<!-- /results -->")[0]
+    header, _, *rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in shown.split("\n")[1:-1]
+    ]
+    measured = pd.read_csv(ROOT / "metrics/evaluate/horizon.csv", index_col="horizon_minutes")
+    places = {title: int(title.split()[1]) for title in header if re.fullmatch(r"MAE \d+ min", title)}
+    for row in rows:
+        for title, minutes in places.items():
+            assert float(row[header.index(title)]) == pytest.approx(
+                measured.loc[minutes, row[0].replace(" ", "_")], abs=0.006
+            )
+    assert [row[0].replace(" ", "_") for row in rows] == list(measured.columns) and len(places) == 3
 
 
 def _code(page: Path) -> str:

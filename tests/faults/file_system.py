@@ -6,6 +6,7 @@ one call that writes all tensors.
 
 from __future__ import annotations
 
+import builtins
 import io
 import os
 import shutil
@@ -19,7 +20,12 @@ import pytest
 from headway.training import checkpoint
 
 TENSORS = (checkpoint, "save_file")
-WRITES = (*((os, name) for name in ("mkdir", "open", "fsync", "rename")), (io, "open"), TENSORS)
+WRITES = (
+    *((os, name) for name in ("mkdir", "open", "fsync", "rename")),
+    (io, "open"),
+    (builtins, "open"),
+    TENSORS,
+)
 CALLS = (*WRITES, *((os, name) for name in ("scandir", "unlink", "rmdir")))
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
+import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from interrupt import train_until
+from interrupt import checkpoints, train_until
 
 from headway.data.prepared import Prepared
 from headway.nn.none import NoneParams
 from headway.training.checkpoint import CheckpointError
+from headway.training.run import code_digest
 from tiny_run import SECTIONS, TRAIN, results, tiny_data, train_params, train_tiny
 
 STEPS = TRAIN.epochs * TRAIN.epoch_steps
@@ -59,6 +63,23 @@ def test_fault_29_a_change_of_code_starts_fresh_by_default(
     monkeypatch.setattr("headway.training.experiment.code_digest", lambda *_: "changed")
     train_tiny(paused, prepared)
     assert "starting fresh; an earlier run differs in code" in caplog.text
+
+
+def test_fault_29_a_comment_is_no_change_of_code_and_a_statement_of_a_module_or_the_script_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, script = tmp_path / "small_package.py", tmp_path / "script.py"
+    module.write_text("RATE = 1\n")
+    script.write_text("import small_package\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(sys.modules, "small_package", importlib.import_module("small_package"))
+    before = code_digest("small_package", script)
+    module.write_text("# twice as fast as 2\n\nRATE = (\n    1\n)\n")
+    assert code_digest("small_package", script) == before
+    module.write_text("RATE = 2\n")
+    changed = code_digest("small_package", script)
+    script.write_text("import small_package as package\n")
+    assert len({before, changed, code_digest("small_package", script)}) == 3
 
 
 def test_fault_29_resume_same_params_continues_across_a_change_of_code_and_the_card_says_so(
@@ -117,6 +138,19 @@ def test_a_run_that_was_finished_is_published_again_whatever_the_runtime(
     assert results(project) == whole, "no step was taken in the other arithmetic"
 
 
+def test_a_run_whose_folder_is_copied_to_another_place_goes_on_there(
+    prepared: Prepared, paused: Path, whole: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """As on another machine: nothing in an identity or a checkpoint is a path or a host."""
+    there = Path(shutil.copytree(paused / ".resume", tmp_path / "there/.resume")).parent
+    monkeypatch.chdir(there)
+    monkeypatch.setenv("DVC_ROOT", str(there))
+    train_tiny(there, prepared)
+    assert f"resuming at step 6 of {STEPS}" in caplog.text
+    assert results(there) == whole
+
+
 def test_resume_never_starts_over(
     prepared: Prepared, paused: Path, whole: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -131,6 +165,8 @@ def test_fewer_epochs_than_a_run_has_taken_start_fresh(
     shorter = train_tiny(paused, prepared, train=train_params(epochs=1))
     assert "past the 4 steps asked for; starting fresh" in caplog.text
     assert shorter.progress.step == TRAIN.epoch_steps
+    steps = [path.name[-2:] for path in checkpoints(paused)]
+    assert steps == ["04", "02"], "those of the longer run would be taken for newer ones"
 
 
 def test_more_epochs_of_a_cosine_are_another_run(

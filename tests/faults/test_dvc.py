@@ -52,7 +52,7 @@ def wait(condition: Callable[[], object], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
+        time.sleep(0.01)
 
 
 def owners(project: Project) -> dict[str, psutil.Process]:
@@ -157,8 +157,7 @@ def test_fault_01_an_experiment_in_a_copy_that_was_killed_continues_in_the_next_
     process.wait()
     assert copied.run("git", "status", "--porcelain") == "", "the workspace knows nothing of it"
     assert "resuming at step" in copied.dvc(*command)
-    reference = copied.run("git", "for-each-ref", "--format=%(refname)", "refs/exps/**/again").split()[0]
-    assert trained_model(copied, reference) == trained_model(branched, "other")
+    assert trained_model(copied, references(copied, "again")[0]) == trained_model(branched, "other")
 
 
 def test_fault_02_a_killed_task_of_a_queue_with_two_workers_continues_when_it_is_queued_again(
@@ -173,18 +172,31 @@ def test_fault_02_a_killed_task_of_a_queue_with_two_workers_continues_when_it_is
             for training in trainings:
                 training.resume()
             psutil.wait_procs(trainings, timeout=120)
+        wait(lambda: not executors(copied))
         wait_for_tasks(copied, {"first": "Failed", "second": "Success"})
         assert "saved; `dvc repro` continues there" in copied.dvc("queue", "logs", "first")
         copied.dvc("queue", "remove", "first")
         copied.dvc("exp", "run", "--queue", "--name", "first", "-S", f"train.lr={LEARNING_RATE}", "train")
         starting.wait()
         copied.dvc("queue", "start", "-j", "1")
+        wait(lambda: references(copied, "first"))
         wait_for_tasks(copied, {"first": "Success", "second": "Success"})
         assert "resuming at step" in copied.dvc("queue", "logs", "first")
-        reference = copied.run("git", "for-each-ref", "--format=%(refname)", "refs/exps/**/first").split()[0]
-        assert trained_model(copied, reference) == trained_model(branched, "other")
+        assert trained_model(copied, references(copied, "first")[0]) == trained_model(branched, "other")
     finally:
         end_workers(copied)
+
+
+def references(project: Project, experiment: str) -> list[str]:
+    """Of an experiment that was finished."""
+    return project.run("git", "for-each-ref", "--format=%(refname)", f"refs/exps/**/{experiment}").split()
+
+
+def executors(project: Project) -> list[psutil.Process]:
+    """Processes that run the tasks of a queue. To look for them is cheaper than to ask DVC."""
+    place = os.fspath(project.folder / ".dvc/tmp/exps/run")
+    processes = psutil.process_iter(["cmdline"])
+    return [process for process in processes if any(place in word for word in process.info["cmdline"] or [])]
 
 
 def wait_for_tasks(project: Project, wanted: dict[str, str]) -> None:

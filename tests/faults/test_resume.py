@@ -1,23 +1,24 @@
-"""A run that is interrupted and continued ends with the bits of one that was not (faults 1-3, 10, 23, 34)."""
+"""A run that is interrupted and continued ends with the bits of one that was not (faults 1-3, 9, 10, 23, 34)."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
-import shutil
+import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from interrupt import Killed, checkpoints, run_folder, train_until
-from safetensors.torch import load_file, save_file
 
 from headway.data.prepared import Prepared
-from headway.training import loop, nonfinite
-from headway.training.checkpoint import _fingerprint
+from headway.errors import Stopped
+from headway.training import nonfinite, piece
 from headway.training.nonfinite import NonFinite
 from headway.training.run import Run
 from tiny_run import TRAIN, results, train_params, train_tiny
@@ -98,6 +99,56 @@ def test_fault_03_a_budget_of_hours_stops_with_75(
     assert results(project) == whole
 
 
+def no_memory_on_the_gpu() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [lambda: torch.empty(2**55), lambda: np.ones(2**55), no_memory_on_the_gpu],
+    ids=["torch", "numpy", "gpu"],
+)
+def test_fault_09_a_step_that_never_fits_stops_with_advice_and_the_rerun_continues(
+    ask: Callable[[], object], prepared: Prepared, project: Path, whole: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    original, calls = piece.absolute_error, iter(range(10**6))
+
+    def needs_memory(*batch: Any) -> Any:
+        if torch.is_grad_enabled() and next(calls) >= 11:  # from the second half of step 5
+            ask()
+        return original(*batch)
+
+    with monkeypatch.context() as context:
+        context.setattr(piece, "absolute_error", needs_memory)
+        with pytest.raises(Stopped) as stopped:
+            train_tiny(project, prepared)
+    assert re.fullmatch(
+        r"out of memory: the peak was \d+ MiB with runtime\.micro_batch: 1; docs/training\.md lists what else "
+        r"helps\. "
+        r"`dvc repro` then continues from the last checkpoint", str(stopped.value)
+    )  # fmt: skip
+    assert checkpoints(project)[0].name.endswith("04"), "an update may have been cut short: nothing is saved"
+    train_tiny(project, prepared)
+    assert results(project) == whole
+
+
+def test_fault_09_one_window_without_memory_is_sent_to_what_else_helps(
+    prepared: Prepared, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(piece, "absolute_error", lambda *_: no_memory_on_the_gpu())
+    with pytest.raises(Stopped, match=r"runtime\.micro_batch: 1; docs/training\.md lists what else helps\. "):
+        train_tiny(project, prepared, micro_batch=1)
+
+
+def test_an_error_that_is_not_of_memory_is_not_called_so(
+    prepared: Prepared, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(piece, "absolute_error", lambda *_: torch.zeros(2) + torch.zeros(3))
+    with pytest.raises(RuntimeError, match="must match the size"):
+        train_tiny(project, prepared)
+
+
 @pytest.mark.parametrize("jump", [-40 * 365 * 86_400, 10 * 365 * 86_400], ids=["back", "forth"])
 def test_fault_10_a_clock_that_jumps_in_another_time_zone_changes_nothing(
     jump: int, prepared: Prepared, project: Path, whole: dict[str, str], monkeypatch: pytest.MonkeyPatch
@@ -144,7 +195,7 @@ def test_more_epochs_continue_a_finished_run_where_the_schedule_allows_it(
 def test_fault_34_a_loss_that_is_not_finite_stops_before_the_update_and_is_repeated_exactly(
     prepared: Prepared, project: Path, whole: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = loop.absolute_error
+    original = piece.absolute_error
     calls = {"count": 0}
 
     def spoiled(*batch: Any) -> Any:
@@ -152,7 +203,7 @@ def test_fault_34_a_loss_that_is_not_finite_stops_before_the_update_and_is_repea
         return original(*batch) * (float("nan") if calls["count"] == 11 else 1.0)
 
     with monkeypatch.context() as context:
-        context.setattr(loop, "absolute_error", spoiled)
+        context.setattr(piece, "absolute_error", spoiled)
         with pytest.raises(NonFinite, match=r"step 5 .*dvc repro train"):
             train_tiny(project, prepared)
     report = json.loads((run_folder(project) / nonfinite.REPORT).read_text())
@@ -160,55 +211,3 @@ def test_fault_34_a_loss_that_is_not_finite_stops_before_the_update_and_is_repea
     assert checkpoints(project)[0].name.endswith("05")
     train_tiny(project, prepared)
     assert results(project) == whole, "nothing of the spoiled step was kept"
-
-
-PARTS = (".exp_avg", ".exp_avg_sq", ".step", "model.", "step", "updates", "epoch_error", "curve", "best_mae")
-COSINE = train_params(schedule="cosine")  # the rate of every update differs
-
-
-@pytest.fixture(scope="module")
-def paused(
-    prepared: Prepared, tmp_path_factory: pytest.TempPathFactory, whole: object
-) -> tuple[Path, dict[str, str]]:
-    """The .resume of a run killed at step 6, and what it leaves when it is continued."""
-    folder = tmp_path_factory.mktemp("paused")
-    with pytest.MonkeyPatch.context() as context:
-        context.chdir(folder)
-        context.setenv("DVC_ROOT", str(folder))
-        train_until(6, folder, prepared, train=COSINE)
-        shutil.copytree(folder / ".resume", folder / "kept")
-        train_tiny(folder, prepared, train=COSINE)
-    return folder / "kept", results(folder)
-
-
-@pytest.mark.parametrize("part", PARTS)
-def test_a_state_with_a_part_spoiled_does_not_continue_to_the_same_bits(
-    part: str, prepared: Prepared, project: Path, paused: tuple[Path, dict[str, str]]
-) -> None:
-    """Were this test to fail for a part, the equality tests above would not be watching it."""
-    kept, whole = paused
-    shutil.copytree(kept, project / ".resume")
-    spoil(checkpoints(project)[0], part)
-    train_tiny(project, prepared, train=COSINE)
-    assert results(project) != whole
-
-
-def spoil(checkpoint: Path, part: str) -> None:
-    """Halve a part of a checkpoint, and make it look whole."""
-    tensors = load_file(checkpoint / "tensors.safetensors")
-    state = json.loads((checkpoint / "state.json").read_text())
-    progress = state["progress"]
-    if part == "curve":
-        progress["curve"] = []
-    elif part in progress:
-        progress[part] = progress[part] / 2 if isinstance(progress[part], float) else progress[part] // 2
-    else:
-        changed = {
-            name: tensors[name] / 2 for name in tensors if name.endswith(part) or name.startswith(part)
-        }
-        assert changed, part
-        tensors |= {name: tensor.to(tensors[name].dtype) for name, tensor in changed.items()}
-    save_file(tensors, checkpoint / "tensors.safetensors")
-    (checkpoint / "state.json").write_text(json.dumps(state))
-    manifest = {name: _fingerprint(checkpoint / name) for name in ("tensors.safetensors", "state.json")}
-    (checkpoint / "manifest.json").write_text(json.dumps(manifest))

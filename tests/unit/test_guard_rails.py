@@ -8,37 +8,48 @@ from typing import Any
 import pytest
 
 from headway.commands.findings import Finding
-from headway.commands.footprint import Footprint, measure_footprint
-from headway.commands.guard_rails import GIB, MIB, Device, inspect_rules
+from headway.commands.guard_rails import GIB, Device, inspect_rules
+from headway.training.plan import Plan
+from headway.training.trace import StepMemory
 from project_params import sections_of
 from tiny_prepared import tiny_prepared
 
 LAPTOP = Device(gpu=True, total=4 * GIB, free=3 * GIB)
-SMALL = Footprint(weights=100_000, window=10 * MIB)
+
+
+def asked(gib: float, micro_batch: int = 16) -> Plan:
+    """A plan that needs so much of a budget of 4 GiB."""
+    nothing = dict.fromkeys(StepMemory.__slots__, 0)
+    memory = StepMemory(**nothing | {"activations": int(gib * GIB)})
+    return Plan(
+        micro_batch=micro_batch, recompute=False, memory=memory, allowance=0, budget=4 * GIB, fits=gib <= 4
+    )
 
 
 def rules(
-    sections: dict[str, Any], footprint: Footprint = SMALL, device: Device = LAPTOP, **facts: Any
+    sections: dict[str, Any], plan: Plan | None = None, device: Device = LAPTOP, **facts: Any
 ) -> dict[str, Finding]:
     sensors, meta = facts.get("sensors", 64), facts.get("meta")
-    return {finding.name: finding for finding in inspect_rules(sections, sensors, footprint, device, meta)}
+    found = inspect_rules(sections, sensors, plan or asked(1), device, meta)
+    return {finding.name: finding for finding in found}
 
 
 def test_the_default_parameters_break_no_rule() -> None:
     assert {finding.status for finding in rules(sections_of()).values()} == {"ok"}
 
 
-def test_more_windows_than_fit_are_a_problem_with_the_number_that_fits() -> None:
-    found = rules(sections_of(runtime={"micro_batch": 512}))["micro-batch"]
-    assert found.status == "problem" and found.help.startswith("set runtime.micro_batch: 128;")
-    tight = rules(sections_of(runtime={"micro_batch": 256}))["micro-batch"]
-    assert tight.status == "note" and "micro_batch: 128" in tight.help
+def test_more_windows_than_fit_are_a_problem_that_the_planner_solves() -> None:
+    found = rules(sections_of(), asked(4.5))["micro-batch"]
+    assert found.status == "problem" and found.help.startswith("set runtime.micro_batch: 0 ")
+    assert "4.50 GiB of a budget of 4.00" in found.found
+
+
+def test_less_memory_free_than_a_plan_needs_is_a_note() -> None:
+    assert rules(sections_of(), asked(2.9))["micro-batch"].status == "note"
 
 
 def test_one_window_that_does_not_fit_is_a_problem_of_the_model() -> None:
-    found = rules(sections_of(runtime={"micro_batch": 1}), Footprint(weights=1, window=8 * GIB))[
-        "micro-batch"
-    ]
+    found = rules(sections_of(), asked(8, micro_batch=1))["micro-batch"]
     assert found.status == "problem" and "shorten windows.history" in found.help
 
 
@@ -112,18 +123,3 @@ def test_windows_in_two_splits_and_lags_into_the_future_are_a_problem() -> None:
         "no two splits share a step"
         in rules(sections_of(), meta=replace(meta, splits=apart))["leakage"].found
     )
-
-
-def test_memory_is_linear_in_the_sensors_although_few_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    sections = sections_of()
-    estimated = measure_footprint(sections, 48, 300, "fp32")
-    monkeypatch.setattr("headway.commands.footprint.FEW_SENSORS", 48)
-    measured = measure_footprint(sections, 48, 300, "fp32")
-    assert estimated.weights == measured.weights
-    assert estimated.window == pytest.approx(measured.window, rel=0.01)
-
-
-def test_a_longer_history_and_float32_need_more_memory() -> None:
-    plain = measure_footprint(sections_of(), 16, 300, "fp32").window
-    assert measure_footprint(sections_of(windows={"history": 24}), 16, 300, "fp32").window > 1.5 * plain
-    assert measure_footprint(sections_of(), 16, 300, "bf16").window < plain

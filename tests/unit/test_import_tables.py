@@ -102,6 +102,8 @@ def test_positions_and_edges_are_of_the_sensors_of_the_series(tmp_path: Path) ->
         ("wide", "time,a,a\n2024-01-01,1,2\n", {}, ["same name: a"]),
         ("wide", "time\n2024-01-01\n", {}, ["no column beside 'time'"]),
         ("wide", "", {}, ["is empty"]),
+        ("wide", "time,sensor,speed\n2024-01-01,a,1\n", {}, ["'a' is no number", "the format is long"]),
+        ("wide", 'time,a\r"b\n2024-01-01,1\n', {}, ["line 1"]),
         ("wide", "time,a\n", {}, ["no rows"]),
         ("wide", "time,a\n2024-01-01,1\n", {}, ["1 row(s)"]),
         ("wide", WIDE.replace("4", "4,4"), {}, ["Expected 3 columns, got 4"]),

@@ -1,0 +1,156 @@
+"""Batches of windows gathered from one table, beside PyTorch Geometric Temporal's index dataset.
+
+    pip install --no-deps torch_geometric torch-geometric-temporal decorator
+    python benchmarks/loader.py [--json FILE]
+
+METR-LA's size, 34,272 steps of 207 sensors, 12 -> 12, 64 shuffled windows a batch. The peer gives readings and
+targets. Ours are given twice: the same two with their masks and the last reading, and all a model of ours reads:
+a day and a week ago, five weeks and a week of days behind the trailing climatology. Runs alternate; medians count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sized import MIB, peak_bytes, sections_of
+from torch.utils.data import DataLoader
+
+from headway.commands.sizes import model_of_size
+from headway.data.prepared import PreparedMeta
+from headway.data.windows import Windows
+
+SENSORS, LENGTH, BATCH, BATCHES, ROUNDS = 207, 34_272, 64, 40, 7
+DAY = 288
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A series in memory, as the prepared folder would give it."""
+
+    meta: PreparedMeta
+    values: np.ndarray
+    observed: np.ndarray
+    calendar: np.ndarray
+    covariates: np.ndarray
+    climatology: np.ndarray
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", type=Path, help="file to write the figures to")
+    arguments = parser.parse_args()
+    values = np.random.default_rng(0).normal(50, 8, (LENGTH, SENSORS, 1)).astype(np.float32)
+    loaders: dict[str, Callable[[], object]] = {
+        "headway, readings and targets": ours(values, everything=False),
+        "headway, all that a model reads": ours(values, everything=True),
+    }
+    try:
+        loaders = {"index dataset": theirs(values), **loaders}
+    except ImportError as reason:
+        sys.stderr.write(f"without the peer: {reason}\n")
+    rows = measure(loaders)
+    lines = ["| loader | windows/s | times the peer | peak MiB beside the table |", "|:---|---:|---:|---:|"]
+    for row in rows:
+        figures = f"{row['windows']:,.0f} | {row['ratio']:.1f} | {row['peak'] / MIB:.0f}"
+        lines.append(f"| {row['loader']} | {figures} |")
+    sys.stdout.write("\n".join(lines) + f"\n\nthe table: {values.nbytes / MIB:.0f} MiB\n")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def measure(loaders: dict[str, Callable[[], object]]) -> list[dict[str, Any]]:
+    """A row a loader; the ratio is to the first one."""
+    times: dict[str, list[float]] = {name: [] for name in loaders}
+    for number in range(ROUNDS + 1):
+        for name, load in loaders.items():
+            started = time.perf_counter()
+            load()
+            if number:
+                times[name].append(time.perf_counter() - started)
+    first = next(iter(times.values()))
+    return [
+        {
+            "loader": name,
+            "windows": BATCH * BATCHES / statistics.median(spent),
+            "ratio": statistics.median(theirs / ours for theirs, ours in zip(first, spent, strict=True)),
+            "peak": peak_bytes(loaders[name]),
+        }
+        for name, spent in times.items()
+    ]
+
+
+def ours(values: np.ndarray, *, everything: bool) -> Callable[[], None]:
+    """BATCHES batches."""
+    meta = model_of_size(sections_of(), SENSORS, 300)[1]
+    lags = {
+        "context": (DAY, 7 * DAY) if everything else (),
+        "trailing": tuple(7 * DAY * week for week in range(1, 5)) if everything else (),
+        "trailing_days": tuple(DAY * day for day in range(1, 8)) if everything else (),
+    }
+    steps = np.arange(LENGTH)
+    table = Table(
+        meta=replace(meta, **lags),
+        values=values,
+        observed=np.ones(values.shape, bool),
+        calendar=np.stack([steps % DAY, steps // DAY % 7], 1).astype(np.int16),
+        covariates=np.zeros((LENGTH, 0), np.float32),
+        climatology=np.zeros((7 * DAY, SENSORS), np.float32),
+    )
+    windows, origins = Windows(table), orders()
+
+    def load() -> None:
+        for _ in range(BATCHES):
+            windows.gather(next(origins))
+
+    return load
+
+
+def orders() -> Iterator[np.ndarray]:
+    random = np.random.default_rng(0)
+    while True:
+        yield random.integers(12, LENGTH - 12, BATCH)
+
+
+def theirs(values: np.ndarray) -> Callable[[], None]:
+    """BATCHES batches of the peer; its module wants dask for another mode only."""
+    try:
+        import dask.array  # pyright: ignore[reportMissingImports]  # noqa: F401
+    except ImportError:
+        sys.modules["dask"], sys.modules["dask.array"] = (
+            types.ModuleType(name) for name in ("dask", "array")
+        )
+        sys.modules["dask"].array = sys.modules["dask.array"]  # pyright: ignore[reportAttributeAccessIssue]
+    sys.modules.setdefault("torch_sparse", types.ModuleType("torch_sparse")).SparseTensor = object  # pyright: ignore
+    from torch_geometric_temporal.signal.index_dataset import (  # pyright: ignore[reportMissingImports]
+        IndexDataset,
+    )
+
+    batches = iter(forever(DataLoader(IndexDataset(np.arange(LENGTH - 24), values, 12), BATCH, shuffle=True)))
+
+    def load() -> None:
+        for _ in range(BATCHES):
+            next(batches)
+
+    return load
+
+
+def forever(loader: DataLoader[Any]) -> Iterator[list[torch.Tensor]]:
+    while True:
+        yield from loader
+
+
+if __name__ == "__main__":
+    main()
