@@ -20,6 +20,7 @@ from sized import FP32, MIB, peak_bytes, sections_of, training
 from headway.training.memory import keep_heap
 from headway.training.trace import trace_step
 
+STMGT = {"model": {"name": "stmgt", "spatial": "gatv2", "head": "mixture"}}
 WIDE = {"ha_gat": {"hidden_dim": 96}}
 CASES: list[tuple[str, dict[str, dict[str, Any]], int, int, bool]] = [
     ("defaults", {}, 64, 16, False),
@@ -32,6 +33,9 @@ CASES: list[tuple[str, dict[str, dict[str, Any]], int, int, bool]] = [
     ("three blocks", {"st_mamba": {"layers": 3}}, 207, 2, False),
     ("one hop, five neighbors", {"ha_gat": {"hops": 1}, "preprocess": {"max_neighbors": 5}}, 207, 4, False),
     ("no graph", {"model": {"spatial": "none"}}, 207, 4, False),
+    ("STMGT with GATv2", STMGT, 100, 2, False),
+    ("STMGT with GATv2, recomputed", STMGT, 100, 2, True),
+    ("GATv2 and a mixture", {"model": {"spatial": "gatv2", "head": "mixture"}}, 207, 2, False),
     ("no anchors", {"model": {"anchors": False}}, 207, 4, False),
     ("48 steps at three scales", {"windows": {"history": 48}}, 300, 1, False),
     ("48 steps, one scale", {"windows": {"history": 48}, "st_mamba": {"multi_scale": False}}, 300, 1, False),

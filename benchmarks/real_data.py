@@ -70,9 +70,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def measure_data_set(project: Path, source: Path | None, name: str, arguments: argparse.Namespace) -> Scores:
     """Prepare once, train and evaluate once a seed, print the table."""
-    for part in ("src", "stages"):
-        shutil.copytree(ROOT / part, project / part, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "params.yaml", project)
+    copy_code(project)
     if source:
         copy_raw(source, project / "data/raw" / name, arguments.sensors)
     changes = choose_params(project, name)
@@ -95,6 +93,13 @@ def measure_data_set(project: Path, source: Path | None, name: str, arguments: a
     cost = f"median {np.median(seconds):.0f} s of training, peak {peak_memory(project):.0f} MiB"
     print_table(name, meta, runs, changes, cost)
     return average(runs)
+
+
+def copy_code(project: Path) -> None:
+    """All that the stages need."""
+    for part in ("src", "stages"):
+        shutil.copytree(ROOT / part, project / part, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "params.yaml", project)
 
 
 def copy_raw(source: Path, target: Path, sensors: int) -> None:
@@ -171,7 +176,11 @@ def plan_steps(
     first, last = meta["splits"]["train"]
     looked_at = min(VALIDATION_WINDOWS, meta["splits"]["validation"][1] - meta["splits"]["validation"][0])
     budget = 60 * minutes * 0.9 - (wall - record["seconds"]) - LOOKS * looked_at / batch * step / 2
-    steps = int(min(max(TRIAL_STEPS, budget / step), PASSES * -(-(last - first) // batch)))
+    return count_steps(int(min(max(TRIAL_STEPS, budget / step), PASSES * -(-(last - first) // batch))))
+
+
+def count_steps(steps: int) -> dict[str, Any]:
+    """`train` keys of so many steps, with LOOKS looks at validation."""
     epoch_steps = -(-steps // LOOKS)
     return {
         "train.max_steps": steps,

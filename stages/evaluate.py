@@ -22,9 +22,16 @@ def main() -> None:
     found = read_model_folder(Path("models/train"), device)
     found.require(prepared)
     gather = Windows(prepared, device).gather
-    paths = {"metrics": Path("metrics/evaluate"), "predictions": Path("data/predictions/test.parquet")}
-    at_once = params["runtime"].forecast_windows(found.meta.sensors, found.meta.history)
-    evaluate(prepared, gather, found.model, params["evaluate"], at_once, **paths)
+    evaluate(
+        prepared,
+        gather,
+        found.model,
+        params["evaluate"],
+        params["runtime"].forecast_windows(found.meta.sensors, found.meta.history),
+        calibrator=found.calibrator,
+        metrics=Path("metrics/evaluate"),
+        predictions=Path("data/predictions/test.parquet"),
+    )
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from headway.data.prepared import Prepared, open_prepared
 from headway.models import ModelParams
 from headway.models.st_mamba import STMambaParams
 from headway.nn.ha_gat import HAGATParams
-from headway.nn.heads import PointParams
+from headway.nn.heads import MixtureParams, PointParams
 from headway.serving.publish import publish
 from headway.training.course import TrainParams
 from headway.training.experiment import Trained, run_experiment
@@ -66,6 +66,13 @@ SECTIONS: dict[str, Any] = {
     ),
     "ha_gat": HAGATParams(hidden_dim=8, heads=2, regimes=2, hops=2, attention_dropout=0.2),
     "point": PointParams(hidden_dim=8),
+}
+MIXTURE: dict[str, Any] = {
+    **SECTIONS,
+    "model": replace(SECTIONS["model"], head="mixture"),
+    "mixture": MixtureParams(
+        hidden_dim=8, components=3, smallest=0.05, largest=10.0, mean_square=0.4, spread=0.01, entropy=0.001
+    ),
 }
 
 

@@ -19,7 +19,7 @@ from headway.data.prepared import Prepared, open_prepared
 from headway.data.windows import Windows
 from headway.evaluation.report import EvaluateParams, evaluate
 from headway.models.folder import read_model_folder
-from tiny_run import train_params, train_tiny
+from tiny_run import SECTIONS, train_params, train_tiny
 from worlds import daily_readings, preprocess_params, windows_params, write_raw_world, write_series
 
 ZONE = "Europe/London"
@@ -52,6 +52,7 @@ def serve(
     project: Path,
     scaling: Literal["global", "per_sensor"] = "global",
     stuck_steps: int = 0,
+    sections: dict[str, Any] = SECTIONS,
     **windows: Any,
 ) -> Served:
     """Make the world, train and evaluate, all in `project`.
@@ -78,13 +79,15 @@ def serve(
     prepared = open_prepared(project / "prepared")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project)
-        train_tiny(project, prepared, train=train_params(epochs=1))
+        train_tiny(project, prepared, train=train_params(epochs=1), sections=sections)
     found = read_model_folder(project / "models/train")
     outputs = {
         "metrics": project / "metrics/evaluate",
         "predictions": project / "data/predictions/test.parquet",
     }
-    evaluate(prepared, Windows(prepared).gather, found.model, EVALUATE, 5, **outputs)
+    evaluate(
+        prepared, Windows(prepared).gather, found.model, EVALUATE, 5, calibrator=found.calibrator, **outputs
+    )
     tables = {
         name: pd.read_parquet(raw / f"{name}.parquet") for name in ("series", "series_flow", "covariates")
     }

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from headway.mixture import Mixture
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
@@ -69,11 +71,23 @@ class Graph:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Forecast:
-    """What a model says about the target, in the units of the batch it was made from.
+class PointForecast:
+    """One number a step, in the units of the batch it was made from.
 
     Attributes:
         point: the forecast that the mean absolute error judges.
     """
 
     point: Float[Tensor, "batch horizon node"]
+
+    def shifted(self, by: Float[Tensor, "..."]) -> PointForecast:
+        """The forecast of the target + by."""
+        return PointForecast(point=self.point + by)
+
+    def scaled(self, by: Float[Tensor, "..."]) -> PointForecast:
+        """The forecast of the target * by."""
+        return PointForecast(point=self.point * by)
+
+
+Forecast = PointForecast | Mixture
+"""What a model says about the target: both kinds have a `point`, can be `shifted` and `scaled`."""

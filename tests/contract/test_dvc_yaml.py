@@ -16,11 +16,17 @@ from headway.models import ModelParams
 PIPELINE = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
 PARAMS = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
 STAGES = list(PIPELINE["stages"])
+# Listed whichever model is chosen: a template of DVC can name a file, it cannot leave one out.
+FOR_ST_MAMBA = {f"src/headway/nn/{name}.py" for name in ("gated_scan", "mamba", "selective_scan")}
 
 
 def choices() -> Iterator[dict[str, str]]:
     """Every model with every operator and head."""
-    options = {"name": ("st_mamba",), "spatial": ("ha_gat", "none"), "head": ("point",)}
+    options = {
+        "name": ("st_mamba", "stmgt"),
+        "spatial": ("ha_gat", "gatv2", "none"),
+        "head": ("point", "mixture"),
+    }
     for values in product(*options.values()):
         yield dict(zip(options, values, strict=True))
 
@@ -40,7 +46,8 @@ def test_a_stage_depends_on_the_files_it_imports_and_on_no_other(stage: str, cho
     listed = dependencies(stage, choice)
     needed = imported_files(ROOT / "stages" / f"{stage}.py", choice)
     assert sorted(set(listed)) == sorted(listed), "listed twice"
-    assert set(listed) == needed
+    assert needed <= set(listed)
+    assert set(listed) - needed <= (set() if choice["name"] == "st_mamba" else FOR_ST_MAMBA)
 
 
 def test_the_choices_of_this_test_are_those_of_the_model_section() -> None:
@@ -60,7 +67,7 @@ def test_every_section_but_runtime_belongs_to_a_stage() -> None:
         for stage in PIPELINE["stages"].values()
         for name in stage["params"]
     }
-    operators = {"none", "ha_gat", "st_mamba", "point"}
+    operators = {"none", "ha_gat", "gatv2", "st_mamba", "stmgt", "point", "mixture"}
     assert set(PARAMS) - {"runtime"} - operators <= used
 
 

@@ -12,8 +12,9 @@ import torch
 from interrupt import checkpoints, run_folder, train_until
 from torch import Tensor
 
+from headway import models
 from headway.data.prepared import Prepared
-from headway.training import loop, nonfinite, piece
+from headway.training import loop, nonfinite
 from headway.training.nonfinite import SKIPS_IN_ROW, NonFinite
 from tiny_run import TRAIN, results, train_params, train_tiny
 
@@ -34,14 +35,14 @@ class InfiniteGradient(torch.autograd.Function):
 
 def overflow_at(steps: range, monkeypatch: pytest.MonkeyPatch) -> None:
     """The gradients of these steps are infinite; every group is cut in two."""
-    original, calls = piece.absolute_error, iter(range(10**6))
+    original, calls = models.absolute_error, iter(range(10**6))
 
     def absolute_error(forecast: Any, batch: Any) -> Tensor:
         error = original(forecast, batch)
         overflows = torch.is_grad_enabled() and next(calls) // 2 in steps
         return InfiniteGradient.apply(error) if overflows else error  # pyright: ignore
 
-    monkeypatch.setattr(piece, "absolute_error", absolute_error)
+    monkeypatch.setattr(models, "absolute_error", absolute_error)
 
 
 def saved_state(project: Path) -> dict[str, Any]:

@@ -16,9 +16,10 @@ import pytest
 import torch
 from interrupt import Killed, checkpoints, run_folder, train_until
 
+from headway import models
 from headway.data.prepared import Prepared
 from headway.errors import Stopped
-from headway.training import nonfinite, piece
+from headway.training import nonfinite
 from headway.training.nonfinite import NonFinite
 from headway.training.run import Run
 from tiny_run import TRAIN, results, train_params, train_tiny
@@ -112,7 +113,7 @@ def test_fault_09_a_step_that_never_fits_stops_with_advice_and_the_rerun_continu
     ask: Callable[[], object], prepared: Prepared, project: Path, whole: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    original, calls = piece.absolute_error, iter(range(10**6))
+    original, calls = models.absolute_error, iter(range(10**6))
 
     def needs_memory(*batch: Any) -> Any:
         if torch.is_grad_enabled() and next(calls) >= 11:  # from the second half of step 5
@@ -120,7 +121,7 @@ def test_fault_09_a_step_that_never_fits_stops_with_advice_and_the_rerun_continu
         return original(*batch)
 
     with monkeypatch.context() as context:
-        context.setattr(piece, "absolute_error", needs_memory)
+        context.setattr(models, "absolute_error", needs_memory)
         with pytest.raises(Stopped) as stopped:
             train_tiny(project, prepared)
     assert re.fullmatch(
@@ -136,7 +137,7 @@ def test_fault_09_a_step_that_never_fits_stops_with_advice_and_the_rerun_continu
 def test_fault_09_one_window_without_memory_is_sent_to_what_else_helps(
     prepared: Prepared, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(piece, "absolute_error", lambda *_: no_memory_on_the_gpu())
+    monkeypatch.setattr(models, "absolute_error", lambda *_: no_memory_on_the_gpu())
     with pytest.raises(Stopped, match=r"runtime\.micro_batch: 1; docs/training\.md lists what else helps\. "):
         train_tiny(project, prepared, micro_batch=1)
 
@@ -144,7 +145,7 @@ def test_fault_09_one_window_without_memory_is_sent_to_what_else_helps(
 def test_an_error_that_is_not_of_memory_is_not_called_so(
     prepared: Prepared, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(piece, "absolute_error", lambda *_: torch.zeros(2) + torch.zeros(3))
+    monkeypatch.setattr(models, "absolute_error", lambda *_: torch.zeros(2) + torch.zeros(3))
     with pytest.raises(RuntimeError, match="must match the size"):
         train_tiny(project, prepared)
 
@@ -195,7 +196,7 @@ def test_more_epochs_continue_a_finished_run_where_the_schedule_allows_it(
 def test_fault_34_a_loss_that_is_not_finite_stops_before_the_update_and_is_repeated_exactly(
     prepared: Prepared, project: Path, whole: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = piece.absolute_error
+    original = models.absolute_error
     calls = {"count": 0}
 
     def spoiled(*batch: Any) -> Any:
@@ -203,7 +204,7 @@ def test_fault_34_a_loss_that_is_not_finite_stops_before_the_update_and_is_repea
         return original(*batch) * (float("nan") if calls["count"] == 11 else 1.0)
 
     with monkeypatch.context() as context:
-        context.setattr(piece, "absolute_error", spoiled)
+        context.setattr(models, "absolute_error", spoiled)
         with pytest.raises(NonFinite, match=r"step 5 .*dvc repro train"):
             train_tiny(project, prepared)
     report = json.loads((run_folder(project) / nonfinite.REPORT).read_text())

@@ -95,6 +95,12 @@ def test_the_heads_of_the_state_space_must_fill_its_width(project: Path) -> None
         read_sections(project / "params.yaml")
 
 
+def test_the_heads_of_stmgt_must_divide_the_width_of_its_operator(project: Path) -> None:
+    edit(project, {"model.name": "stmgt", "model.spatial": "gatv2", "stmgt.heads": 5, "gatv2.hidden_dim": 64})
+    with pytest.raises(InputError, match=r"stmgt.heads: 5 must divide 64, which is gatv2.hidden_dim"):
+        read_sections(project / "params.yaml")
+
+
 # --- data ---------------------------------------------------------------------------------------------------
 
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from headway.objectives.forecast_loss import absolute_error
-from headway.types import Forecast
+from headway.types import Forecast, PointForecast
 from tiny_model import BATCH, HORIZON, NODES, tiny_batch
 
 
 def forecast(seed: int = 3) -> Forecast:
     random = torch.Generator().manual_seed(seed)
-    return Forecast(point=(50 + torch.randn(BATCH, HORIZON, NODES, generator=random)).requires_grad_())
+    return PointForecast(point=(50 + torch.randn(BATCH, HORIZON, NODES, generator=random)).requires_grad_())
 
 
 def test_the_loss_is_the_sum_of_errors_at_observed_targets() -> None:
@@ -33,7 +33,7 @@ def test_parts_of_a_batch_add_up_to_the_whole() -> None:
     batch, said = tiny_batch(), forecast()
     parts = [
         absolute_error(
-            Forecast(point=said.point[index]),
+            PointForecast(point=said.point[index]),
             replace(
                 tiny_batch(batch=1), target=batch.target[index], target_observed=batch.target_observed[index]
             ),
@@ -62,7 +62,7 @@ def test_what_stands_where_nothing_was_observed_does_not_matter() -> None:
 
 def unchecked(point: torch.Tensor) -> Forecast:
     """A Forecast that the shape checker of the tests did not see, as in production."""
-    made = object.__new__(Forecast)
+    made = object.__new__(PointForecast)
     object.__setattr__(made, "point", point)
     return made
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
@@ -14,6 +14,7 @@ from headway.commands.plan import plan_text
 from headway.commands.sizes import model_of_size
 from headway.data.prepared import PreparedMeta
 from headway.errors import InputError
+from headway.models import ModelParams
 from headway.models.standardized import Standardized
 from headway.training.memory import MIB, parse_size
 from headway.training.piece import backward_piece
@@ -23,15 +24,22 @@ from headway.training.trace import StepMemory, trace_step, windows_of_size
 from project_params import ROOT, sections_of
 
 FP32 = Precision(name="fp32", device_type="cpu")
-SPATIAL = ("ha_gat", "none")
+HINTS = get_type_hints(ModelParams)
+MODELS = [
+    {"name": name, "spatial": spatial, "head": head}
+    for name in get_args(HINTS["name"])
+    for spatial in get_args(HINTS["spatial"])
+    for head in get_args(HINTS["head"])
+    if head == "point" or spatial == "none"  # a head costs the same whatever the operator
+]
+each_model = pytest.mark.parametrize("choice", MODELS, ids=lambda choice: "-".join(choice.values()))
 
 
 def sized(sensors: int = 12, **changes: dict[str, Any]) -> tuple[Standardized, PreparedMeta]:
     """One narrow block, five neighbors."""
     narrow: dict[str, dict[str, Any]] = {
-        "st_mamba": {"layers": 1},
-        "ha_gat": {"hidden_dim": 32},
-        "none": {"hidden_dim": 32},
+        **{name: {"layers": 1} for name in get_args(HINTS["name"])},
+        **{name: {"hidden_dim": 32} for name in get_args(HINTS["spatial"])},
         "preprocess": {"max_neighbors": 5},
     }
     return model_of_size(sections_of("simulated", **narrow | changes), sensors, 300)
@@ -58,21 +66,22 @@ def measured(model: Standardized, meta: PreparedMeta, windows: int, there: int) 
     return most + there
 
 
-@pytest.mark.parametrize("spatial", SPATIAL)
+@each_model
 @pytest.mark.parametrize("recompute", [False, True])
-def test_the_traced_peak_is_the_allocators(spatial: str, recompute: bool) -> None:
-    model, meta = sized(model={"spatial": spatial})
+def test_the_traced_peak_is_the_allocators(choice: dict[str, str], recompute: bool) -> None:
+    model, meta = sized(model=choice)
     model.set_recompute(recompute)
     traced = trace_step(model, meta, 3, FP32, accumulate=False)
     found = measured(model, meta, 3, traced.parameters + traced.data + traced.tables)
-    assert traced.peak - traced.optimizer - traced.best == pytest.approx(found, rel=0.02)
+    tolerance = max(0.02 * found, 64 * 1024)  # a model this small is soon off by a kernel's own few numbers
+    assert traced.peak - traced.optimizer - traced.best == pytest.approx(found, abs=tolerance)
 
 
-@pytest.mark.parametrize("spatial", SPATIAL)
-def test_memory_is_linear_in_the_sensors_whatever_the_operator(spatial: str) -> None:
+@each_model
+def test_memory_is_linear_in_the_sensors_whatever_the_model(choice: dict[str, str]) -> None:
     traced = []
     for sensors in (400, 1600):
-        model, meta = sized(sensors, model={"spatial": spatial}, windows={"history": 3, "horizon": 2})
+        model, meta = sized(sensors, model=choice, windows={"history": 3, "horizon": 2})
         traced.append(trace_step(model, meta, 1, FP32, accumulate=False).peak)
     assert traced[1] < 4.2 * traced[0], "a sensors x sensors tensor would make it 16 times"
 

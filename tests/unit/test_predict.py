@@ -15,7 +15,7 @@ from headway.data.windows import Windows
 from headway.errors import InputError
 from headway.evaluation.predict import SCHEMA, PredictionWriter, forecast_split
 from headway.models.baselines import historical_average, naive_forecasts
-from headway.types import Batch, Forecast
+from headway.types import Batch, Forecast, PointForecast
 from tiny_model import stirred, tiny_graph, tiny_model
 from tiny_prepared import HORIZON, STEP, tiny_prepared
 
@@ -69,7 +69,7 @@ def test_forecasts_carry_no_gradient_and_the_consumer_keeps_its_own_mode() -> No
     prepared, weight = tiny_prepared(), torch.ones(1, requires_grad=True)
 
     def learned(batch: Batch) -> Forecast:
-        return Forecast(point=batch.fallback * weight)
+        return PointForecast(point=batch.fallback * weight)
 
     for found in forecast_split({"learned": learned}, Windows(prepared).gather, (300, 302), 1):
         assert not found.points["learned"].requires_grad
@@ -80,7 +80,9 @@ def test_a_forecast_that_is_not_finite_is_refused_by_name_and_window() -> None:
     prepared = tiny_prepared()
 
     def broken(batch: Batch) -> Forecast:
-        return Forecast(point=batch.fallback.masked_fill((batch.origin == 305)[:, None, None], torch.nan))
+        return PointForecast(
+            point=batch.fallback.masked_fill((batch.origin == 305)[:, None, None], torch.nan)
+        )
 
     with pytest.raises(InputError, match=r"forecast of broken .* origin row 305 is not finite"):
         list(forecast_split({"broken": broken}, Windows(prepared).gather, (300, 310), 4))

@@ -69,6 +69,17 @@ def test_the_low_vram_preset_holds_the_numbers_of_its_source(params: Path) -> No
     assert sections["runtime"].checkpoint_steps == 1000
 
 
+def test_the_stmgt_preset_holds_the_numbers_of_its_source(params: Path) -> None:
+    apply_preset(params, PRESETS, "stmgt")
+    sections = read_sections(params)
+    model, train, gatv2 = sections["model"], sections["train"], sections["gatv2"]
+    assert (model.name, model.spatial, model.head) == ("stmgt", "gatv2", "mixture")
+    assert (gatv2.hidden_dim, gatv2.heads, gatv2.edge_dropout) == (96, 4, 0.1)
+    assert (sections["mixture"].components, sections["mixture"].mean_square) == (5, 0.4)
+    assert (train.batch_size, train.lr, train.weight_decay, train.clip_norm) == (64, 1e-3, 1e-4, 1.0)
+    assert (train.schedule, train.epochs, train.patience) == ("cosine", 100, 15)
+
+
 def test_the_benchmark_preset_reads_the_last_twelve_steps_only(params: Path) -> None:
     apply_preset(params, PRESETS, "benchmark-12-12")
     windows = read_sections(params)["windows"]

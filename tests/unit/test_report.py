@@ -21,7 +21,7 @@ from headway.evaluation.report import EvaluateParams, evaluate, hour_of_day
 from headway.evaluation.sensor_week import typical_sensor
 from headway.evaluation.tables import horizon_label, results_table
 from headway.models.baselines import NAIVE
-from headway.types import Batch, Forecast
+from headway.types import Batch, Forecast, PointForecast
 from tiny_prepared import HORIZON, tiny_prepared
 
 PARAMS = EvaluateParams(minutes=(60, 90, 180, 240), mape_floor=0.001, prediction_stride=1)
@@ -30,7 +30,7 @@ PARAMS = EvaluateParams(minutes=(60, 90, 180, 240), mape_floor=0.001, prediction
 def one_above(batch: Batch) -> Forecast:
     """Off by one step number at every observed target, and by anything elsewhere."""
     steps = torch.arange(1.0, HORIZON + 1)[None, :, None]
-    return Forecast(point=torch.where(batch.target_observed, batch.target + steps, 1e6))
+    return PointForecast(point=torch.where(batch.target_observed, batch.target + steps, 1e6))
 
 
 def report(folder: Path, prepared: Prepared, batch_size: int = 16) -> Path:
@@ -171,7 +171,9 @@ def test_two_evaluations_write_the_same_bytes_whatever_the_batches(tmp_path: Pat
         report(tmp_path / "b", prepared, batch_size=50),
     )
     names = sorted(path.name for path in first.iterdir())
-    assert names == ["forecasts.json", "horizon.csv", "hour.csv", "metrics.json", "sensors.csv", "week.csv"]
+    documents = {f"{name}.json" for name in ("distribution", "forecasts", "metrics")}
+    tables = ("crps", "horizon", "hour", "pit", "reliability", "sensors", "sharpness", "week")
+    assert set(names) == documents | {f"{name}.csv" for name in tables}
     for name in names:
         assert (first / name).read_bytes() == (second / name).read_bytes()
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from headway.models.standardized import SMALLEST_STD, Standardized
 from headway.objectives.forecast_loss import absolute_error
-from headway.types import Batch, Forecast
+from headway.types import Batch, Forecast, PointForecast
 from tiny_model import MEAN, MODEL, NODES, STD, tiny_batch, tiny_graph, tiny_meta, tiny_model
 
 CHANNELS = 2
@@ -31,7 +31,7 @@ class Echo(nn.Module):
         self.said = said
 
     def forward(self, batch: Batch) -> Forecast:
-        return Forecast(point=torch.full_like(batch.target, self.said))
+        return PointForecast(point=torch.full_like(batch.target, self.said))
 
 
 @pytest.fixture(params=["global", "per_sensor"])
@@ -80,7 +80,7 @@ def test_what_was_not_observed_is_zero_and_masks_and_clock_are_untouched(
 def test_a_forecast_comes_back_in_the_unit_of_the_target(scaler: tuple[Tensor, Tensor]) -> None:
     batch = replace(tiny_batch(channels=CHANNELS), target_observed=torch.ones(2, 3, NODES).bool())
     model = Standardized(Echo(0), None, *scaler)
-    back = model.to_physical(Forecast(point=model.standardize(batch).target)).point
+    back = model.to_physical(PointForecast(point=model.standardize(batch).target)).point
     torch.testing.assert_close(back, batch.target, rtol=1e-5, atol=1e-4)
     above = Standardized(Echo(1.5), None, *scaler)(batch).point
     expected = of_sensor(scaler[0], 0) + 1.5 * of_sensor(scaler[1], 0)

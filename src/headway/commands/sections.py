@@ -16,8 +16,10 @@ from headway.errors import InputError
 from headway.evaluation.report import EvaluateParams
 from headway.models import ModelParams
 from headway.models.st_mamba import STMambaParams
+from headway.models.stmgt import STMGTParams
+from headway.nn.gatv2 import GATv2Params
 from headway.nn.ha_gat import HAGATParams
-from headway.nn.heads import PointParams
+from headway.nn.heads import MixtureParams, PointParams
 from headway.nn.none import NoneParams
 from headway.params import load_document, read_params
 from headway.training.course import TrainParams
@@ -31,9 +33,12 @@ RECORDS: dict[str, Any] = {
     "windows": WindowsParams,
     "model": ModelParams,
     "st_mamba": STMambaParams,
+    "stmgt": STMGTParams,
     "ha_gat": HAGATParams,
+    "gatv2": GATv2Params,
     "none": NoneParams,
     "point": PointParams,
+    "mixture": MixtureParams,
     "train": TrainParams,
     "evaluate": EvaluateParams,
     "runtime": RuntimeParams,
@@ -68,13 +73,17 @@ def heading_and_problems(error: InputError) -> tuple[str, list[str]]:
 def _contradictions(sections: dict[str, Any]) -> list[str]:
     """What each section alone allows and the chosen model cannot be built from."""
     problems = []
-    dataset, operator, model = sections["dataset"], sections["model"].spatial, sections["st_mamba"]
+    dataset, operator = sections["dataset"], sections["model"].spatial
     if dataset in ("", "..") or Path(dataset).name != dataset:
         problems.append(f"dataset: {dataset!r} is not the name of a folder in data/raw")
-    inner = model.expand * sections[operator].hidden_dim
-    if inner % model.head_dim:
-        problems.append(
-            f"st_mamba.head_dim: {model.head_dim} must divide {inner}, which is "
-            f"st_mamba.expand x {operator}.hidden_dim"
-        )
+    width = sections[operator].hidden_dim
+    match sections["model"].name:
+        case "stmgt":
+            key, heads, inner, what = "stmgt.heads", sections["stmgt"].heads, width, f"{operator}.hidden_dim"
+        case _:
+            own = sections["st_mamba"]
+            key, heads, inner = "st_mamba.head_dim", own.head_dim, own.expand * width
+            what = f"st_mamba.expand x {operator}.hidden_dim"
+    if inner % heads:
+        problems.append(f"{key}: {heads} must divide {inner}, which is {what}")
     return problems

@@ -5,7 +5,8 @@ Enter: the prepared data, a gather of windows, a model (a Batch in, a Forecast o
   forecasts.json   every forecast at every step
   horizon.csv      MAE of every forecast by horizon          hour.csv     ... by local hour of the target
   week.csv         a week of one sensor                      sensors.csv  the model by sensor
-and the forecasts themselves. No file holds a clock time of the run: the same model writes the same bytes.
+what its distribution is worth, where it says one (distribution_tables.py), and the forecasts themselves.
+No file holds a clock time of the run: the same model writes the same bytes.
 Glossary: skill = 1 - MAE / MAE of a naive forecast; 0 is no better, 1 is without error.
 """
 
@@ -19,11 +20,13 @@ from typing import Annotated, Any
 
 import numpy as np
 from annotated_types import Ge, Gt
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from headway.data.prepared import Prepared, PreparedMeta
 from headway.errors import InputError
+from headway.evaluation.distribution import DistributionSums
+from headway.evaluation.distribution_tables import write_distribution
 from headway.evaluation.horizons import horizon_minutes
 from headway.evaluation.metrics import HOURS, Errors, ErrorSums, measure
 from headway.evaluation.predict import ForecastBatch, PredictionWriter, forecast_split
@@ -36,6 +39,8 @@ from headway.evaluation.tables import (
     write_json,
 )
 from headway.models.baselines import NAIVE, naive_forecasts
+from headway.models.calibration import Calibrator
+from headway.models.naive_distributions import naive_distributions
 from headway.types import Batch, Forecast
 
 MODEL = "headway"
@@ -63,6 +68,7 @@ def evaluate(
     params: EvaluateParams,
     batch_size: int,
     *,
+    calibrator: Calibrator | None = None,
     metrics: Path,
     predictions: Path,
 ) -> dict[str, Errors]:
@@ -72,6 +78,7 @@ def evaluate(
         gather: `Windows.gather`, on the device of the model.
         model: in evaluation mode.
         batch_size: windows in memory at once; no result depends on it.
+        calibrator: there if, and only if, the model says a distribution.
         metrics: folder of the small files.
         predictions: the Parquet file of forecasts.
     Returns: the errors of every forecast, the model first.
@@ -79,15 +86,23 @@ def evaluate(
     """
     origins = _test_origins(prepared.meta)
     forecasters = {MODEL: model, **naive_forecasts(prepared)}
-    week = SensorWeek(prepared)
-    errors: dict[str, Errors] = {}
-    with PredictionWriter(predictions, prepared, stride=params.prediction_stride) as file:
+    week, errors = SensorWeek(prepared), dict[str, Errors]()
+    distribution = _Distribution(prepared, calibrator) if calibrator else None
+    quantiles = None
+    with PredictionWriter(
+        predictions, prepared, stride=params.prediction_stride, quantiles=distribution is not None
+    ) as file:
         for forecasts in forecast_split(forecasters, gather, origins, batch_size):
             _add_errors(errors, forecasts, prepared, params.mape_floor)
             week.add(forecasts.batch, forecasts.points[MODEL])
-            file.write(forecasts.batch, forecasts.points[MODEL])
-    _write_scores(metrics, errors, params.minutes, prepared.meta.step_seconds)
-    _write_plots(metrics, errors, week, prepared.meta.step_seconds)
+            if distribution:
+                quantiles = distribution.add(forecasts)
+            file.write(forecasts.batch, forecasts.points[MODEL], quantiles)
+    step_seconds = prepared.meta.step_seconds
+    sums = distribution.sums if distribution else None
+    said = write_distribution(metrics, sums, prepared.meta.horizon, step_seconds)
+    _write_scores(metrics, errors, params.minutes, step_seconds, said)
+    _write_plots(metrics, errors, week, step_seconds)
     _write_sensors(metrics, errors[MODEL], prepared.sensors["sensor_id"].tolist())
     return errors
 
@@ -137,11 +152,34 @@ def _skill(own: float | None, naive: float | None) -> float | None:
     return None if own is None or not naive else rounded(1 - own / naive)
 
 
+class _Distribution:
+    """Scores what the model says of every batch beside the naive distributions."""
+
+    def __init__(self, prepared: Prepared, calibrator: Calibrator) -> None:
+        self.sums = DistributionSums.empty(prepared.meta.horizon)
+        self._calibrator, self._naive = calibrator, naive_distributions(prepared)
+        self._step_seconds = prepared.meta.step_seconds
+
+    def add(self, forecasts: ForecastBatch) -> Float[Tensor, "batch horizon node level"]:
+        """Returns: the calibrated quantiles."""
+        batch, mixture = forecasts.batch, forecasts.mixtures[MODEL]
+        hour = hour_of_day(batch.target_calendar, self._step_seconds)
+        self.sums.add(mixture, self._calibrator, batch.target, batch.target_observed, hour)
+        said = {name: forecast(batch) for name, forecast in self._naive.items()}
+        self.sums.add_naive(said, batch.target, batch.target_observed)
+        return self._calibrator.quantiles(mixture)
+
+
 def _write_scores(
-    folder: Path, errors: Mapping[str, Errors], minutes: Sequence[int], step_seconds: int
+    folder: Path,
+    errors: Mapping[str, Errors],
+    minutes: Sequence[int],
+    step_seconds: int,
+    distribution: Mapping[str, Any] | None,
 ) -> None:
     forecasts = forecast_scores(errors, step_seconds)
-    write_json(folder / "metrics.json", model_scores(forecasts, minutes))
+    own = model_scores(forecasts, minutes)
+    write_json(folder / "metrics.json", {**own, "distribution": distribution} if distribution else own)
     write_json(folder / "forecasts.json", forecasts)
 
 

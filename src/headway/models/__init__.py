@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 from jaxtyping import Float
@@ -17,9 +18,10 @@ from headway.errors import InputError
 from headway.models.standardized import Standardized
 from headway.nn.anchors import AnchorMix
 from headway.nn.embedding import WindowEmbedding
-from headway.nn.heads import PointHead, PointParams
+from headway.nn.heads import MixtureHead, MixtureParams, PointHead, PointParams
 from headway.nn.neighbor_table import NeighborTable
-from headway.types import Graph
+from headway.objectives.forecast_loss import absolute_error, mixture_loss
+from headway.types import Batch, Forecast, Graph
 
 if TYPE_CHECKING:
     from headway.data.prepared import PreparedMeta
@@ -32,24 +34,28 @@ class ModelParams:
     Attributes:
         name: the model, and the section and file of that name.
         spatial: how sensors read each other, likewise.
-        head: what is said about each step.
+        head: what is said about each step: a number, or a distribution.
         anchors: forecast a correction to the anchor mix instead of the target itself.
     """
 
-    name: Literal["st_mamba"]
-    spatial: Literal["ha_gat", "none"]
-    head: Literal["point"]
+    name: Literal["st_mamba", "stmgt"]
+    spatial: Literal["ha_gat", "gatv2", "none"]
+    head: Literal["point", "mixture"]
     anchors: bool
 
 
 def section_records(choice: ModelParams) -> dict[str, type]:
     """The records of the sections that this choice reads, by section name."""
-    records: dict[str, type] = {choice.head: PointParams}
+    records: dict[str, type] = {choice.head: PointParams if choice.head == "point" else MixtureParams}
     match choice.name:
         case "st_mamba":
             from headway.models.st_mamba import STMambaParams
 
             records["st_mamba"] = STMambaParams
+        case "stmgt":
+            from headway.models.stmgt import STMGTParams
+
+            records["stmgt"] = STMGTParams
         case unknown:
             assert_never(unknown)
     match choice.spatial:
@@ -57,6 +63,10 @@ def section_records(choice: ModelParams) -> dict[str, type]:
             from headway.nn.ha_gat import HAGATParams
 
             records["ha_gat"] = HAGATParams
+        case "gatv2":
+            from headway.nn.gatv2 import GATv2Params
+
+            records["gatv2"] = GATv2Params
         case "none":
             from headway.nn.none import NoneParams
 
@@ -84,44 +94,92 @@ def build(
     assert len(graph.neighbors) == meta.sensors, (len(graph.neighbors), meta.sensors)
     width = sections[choice.spatial].hidden_dim
     anchors = 1 + len(meta.context) + bool(meta.trailing)
+    head, loss = _head(sections[choice.head], width, meta.horizon, anchors)
+    model = _network(choice, sections, meta, graph, head)
+    mix = AnchorMix(meta.sensors, meta.horizon, anchors) if choice.anchors else None
+    return Standardized(model, mix, mean, std, loss)
+
+
+def _network(
+    choice: ModelParams, sections: Mapping[str, Any], meta: PreparedMeta, graph: Graph, head: nn.Module
+) -> nn.Module:
+    """The model in z-units, with its operator and head."""
+    own, width, covariates = sections[choice.name], sections[choice.spatial].hidden_dim, len(meta.covariates)
+    spatial, table = _spatial(choice, sections, graph.features.shape[-1]), NeighborTable(graph)
     match choice.name:
         case "st_mamba":
             from headway.models.st_mamba import STMamba
 
-            own = sections["st_mamba"]
-            _check_heads(own.head_dim, own.expand * width, f"st_mamba.expand * {choice.spatial}.hidden_dim")
-            model = STMamba(
+            inner, keys = own.expand * width, f"st_mamba.expand * {choice.spatial}.hidden_dim"
+            _check_divides("st_mamba.head_dim", own.head_dim, inner, keys)
+            who_and_when = (own.node_embedding, own.time_of_day_embedding, own.day_of_week_embedding)
+            return STMamba(
                 own,
                 d=width,
-                embedding=_embedding(own, width, meta),
-                spatial=_spatial(choice, sections, graph.features.shape[-1]),
-                head=PointHead(sections[choice.head], width, meta.horizon, anchors),
-                table=NeighborTable(graph),
+                embedding=_embedding(width, meta, covariates, *who_and_when),
+                spatial=spatial,
+                head=head,
+                table=table,
                 history=meta.history,
+            )
+        case "stmgt":
+            from headway.models.stmgt import STMGT
+
+            slots = own.clock == "slots"
+            _check_divides("stmgt.heads", own.heads, width, f"{choice.spatial}.hidden_dim")
+            return STMGT(
+                own,
+                d=width,
+                embedding=_embedding(width, meta, 0, own.node_embedding, slots, slots),
+                spatial=spatial,
+                head=head,
+                table=table,
+                history=meta.history,
+                covariates=covariates,
+                slots_per_day=meta.slots_per_day,
             )
         case unknown:
             assert_never(unknown)
-    mix = AnchorMix(meta.sensors, meta.horizon, anchors) if choice.anchors else None
-    return Standardized(model, mix, mean, std)
 
 
-def _check_heads(head_dim: int, inner: int, keys: str) -> None:
-    if inner % head_dim:
-        raise InputError(f"st_mamba.head_dim: {head_dim} does not divide {keys} = {inner}")
+def _check_divides(key: str, part: int, whole: int, keys: str) -> None:
+    if whole % part:
+        raise InputError(f"{key}: {part} does not divide {keys} = {whole}")
 
 
-def _embedding(own: Any, width: int, meta: PreparedMeta) -> WindowEmbedding:
+def _embedding(
+    width: int, meta: PreparedMeta, covariates: int, node: bool, time_of_day: bool, day_of_week: bool
+) -> WindowEmbedding:
     return WindowEmbedding(
         width,
         nodes=meta.sensors,
         channels=len(meta.channels),
         lags=len(meta.context),
-        covariates=len(meta.covariates),
+        covariates=covariates,
         slots_per_day=meta.slots_per_day,
-        node=own.node_embedding,
-        time_of_day=own.time_of_day_embedding,
-        day_of_week=own.day_of_week_embedding,
+        node=node,
+        time_of_day=time_of_day,
+        day_of_week=day_of_week,
     )
+
+
+def _head(
+    params: PointParams | MixtureParams, width: int, horizon: int, anchors: int
+) -> tuple[nn.Module, Callable[[Forecast, Batch], Tensor]]:
+    """The head, and the loss that its forecasts are trained by."""
+    match params:
+        case PointParams():
+            return PointHead(params, width, horizon, anchors), absolute_error
+        case MixtureParams():
+            loss = partial(
+                mixture_loss,
+                mean_square=params.mean_square,
+                spread=params.spread,
+                entropy=params.entropy,
+            )
+            return MixtureHead(params, width, horizon, anchors), loss
+        case unknown:
+            assert_never(unknown)
 
 
 def _spatial(choice: ModelParams, sections: Mapping[str, Any], edge_features: int) -> Callable[[], nn.Module]:
@@ -130,6 +188,10 @@ def _spatial(choice: ModelParams, sections: Mapping[str, Any], edge_features: in
             from headway.nn.ha_gat import HAGAT
 
             return lambda: HAGAT(sections["ha_gat"], edge_features)
+        case "gatv2":
+            from headway.nn.gatv2 import GATv2
+
+            return lambda: GATv2(sections["gatv2"], edge_features)
         case "none":
             from headway.nn.none import NoNeighbors
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from headway.data.prepared import Prepared
 from headway.data.windows import last_observed
-from headway.types import Batch, Forecast
+from headway.types import Batch, Forecast, PointForecast
 
 WEEK_SECONDS = 7 * 86_400
 NAIVE = ("persistence", "historical_average", "same_time_last_week")  # in the order of all tables
@@ -41,12 +41,12 @@ def naive_forecasts(prepared: Prepared) -> dict[str, Callable[[Batch], Forecast]
 def persistence(batch: Batch) -> Forecast:
     """The last observed reading of the history, held for the whole horizon."""
     last, known = last_observed(batch.history[..., 0], batch.history_observed[..., 0])
-    return Forecast(point=torch.where(known.unsqueeze(1), last.unsqueeze(1), batch.fallback))
+    return PointForecast(point=torch.where(known.unsqueeze(1), last.unsqueeze(1), batch.fallback))
 
 
 def historical_average(batch: Batch) -> Forecast:
     """The training climatology of the target's time of week."""
-    return Forecast(point=batch.fallback)
+    return PointForecast(point=batch.fallback)
 
 
 class SameTimeLastWeek:
@@ -66,7 +66,7 @@ class SameTimeLastWeek:
         within = np.maximum(rows, 0)  # rows before the series are read as row 0 and then not used
         reading = torch.from_numpy(self._values[within, :, 0]).to(batch.fallback)
         observed = torch.from_numpy(self._observed[within, :, 0] & (rows >= 0)[..., None])
-        return Forecast(point=torch.where(observed.to(reading.device), reading, batch.fallback))
+        return PointForecast(point=torch.where(observed.to(reading.device), reading, batch.fallback))
 
 
 def _target_rows(batch: Batch) -> Int[np.ndarray, "batch horizon"]:

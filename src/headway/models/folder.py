@@ -5,6 +5,7 @@ config.json         which model, its sections of params.yaml, what the prepared 
 scaler.json         mean and std of each channel and covariate
 climatology.npy     the training climatology, float32 [time of week, sensor]: the forecast where nothing is known
 sensors.parquet     the sensors, in the order of the weights
+calibration.json    how intervals are widened or narrowed; only of a model that says a distribution
 README.md           the model card (headway.serving.model_card)
 """
 
@@ -27,10 +28,12 @@ from safetensors.torch import load_file, save
 from headway.data.prepared import Prepared, PreparedMeta
 from headway.errors import InputError
 from headway.models import ModelParams, build, section_records
-from headway.models.standardized import Standardized
+from headway.models.calibration import Calibrator
+from headway.models.standardized import OutputSpace, Standardized
 from headway.types import Graph
 
 SCHEMA = 1
+CALIBRATION = "calibration.json"
 MEND = "run `dvc repro train`, or fetch the whole folder again with `dvc pull` or `dvc get`"
 
 
@@ -45,6 +48,7 @@ class ModelFolder:
         climatology: training mean of each time of week, as in the prepared folder.
         covariate_scale: mean and deviation of each covariate.
         prepared_manifest: which state of the prepared data that was.
+        calibrator: there if, and only if, the model says a distribution.
     """
 
     model: Standardized
@@ -53,6 +57,7 @@ class ModelFolder:
     climatology: Float[np.ndarray, "time_of_week node"]
     covariate_scale: tuple[Float[np.ndarray, " covariate"], Float[np.ndarray, " covariate"]]
     prepared_manifest: str
+    calibrator: Calibrator | None
 
     def require(self, prepared: Prepared) -> None:
         """Raise InputError, all differences at once, where this data is not what the model reads."""
@@ -71,7 +76,12 @@ class ModelFolder:
 
 
 def write_model_folder(
-    folder: Path, model: Standardized, choice: ModelParams, sections: Mapping[str, Any], prepared: Prepared
+    folder: Path,
+    model: Standardized,
+    choice: ModelParams,
+    sections: Mapping[str, Any],
+    prepared: Prepared,
+    calibrator: Calibrator | None,
 ) -> None:
     """Write everything but the card into an existing folder.
 
@@ -81,6 +91,7 @@ def write_model_folder(
     (folder / "model.safetensors").write_bytes(save(tensors))  # save_file would make it private (0600)
     config = {
         "schema": SCHEMA,
+        "output_space": model.output_space,
         "model": asdict(choice),
         "sections": {name: asdict(sections[name]) for name in section_records(choice)},
         "meta": asdict(replace(prepared.meta, files={})),
@@ -90,6 +101,8 @@ def write_model_folder(
     scaler = {name: prepared.scaler[name].tolist() for name in sorted(prepared.scaler)}
     (folder / "scaler.json").write_text(json.dumps(scaler) + "\n")
     np.save(folder / "climatology.npy", prepared.climatology)
+    if calibrator is not None:
+        calibrator.write(folder / CALIBRATION)
     prepared.sensors.to_parquet(folder / "sensors.parquet", index=False, write_page_checksum=True)
 
 
@@ -113,6 +126,9 @@ def read_model_folder(folder: Path, device: torch.device | str = "cpu") -> Model
         records = section_records(choice)
         sections = {name: _record(record, config["sections"][name]) for name, record in records.items()}
         meta = _record(PreparedMeta, config["meta"])
+        space = _record(OutputSpace, config["output_space"])
+        if space == "raw" and choice.anchors:
+            raise KeyError("output_space: anchors are mixed in standardized units")
     except (KeyError, ValidationError) as error:
         raise InputError(f"{folder / 'config.json'} cannot be used ({error}); {MEND}") from None
     if climatology.shape != (7 * meta.slots_per_day, meta.sensors):
@@ -122,7 +138,9 @@ def read_model_folder(folder: Path, device: torch.device | str = "cpu") -> Model
     parts = {name: tensors[f"model.table.{name}"] for name in ("neighbors", "valid", "features")}
     mean, std = (torch.tensor(scaler[name]) for name in ("mean", "std"))
     model = build(choice, sections, meta, Graph(**parts), mean, std)
+    model.output_space = space
     model.load_state_dict(tensors)
+    distribution = choice.head == "mixture"
     return ModelFolder(
         model=model.to(device).eval(),
         meta=meta,
@@ -130,6 +148,9 @@ def read_model_folder(folder: Path, device: torch.device | str = "cpu") -> Model
         climatology=climatology,
         covariate_scale=(_float32(scaler["covariate_mean"]), _float32(scaler["covariate_std"])),
         prepared_manifest=config["prepared_manifest"],
+        calibrator=Calibrator.read(folder / CALIBRATION, meta.sensors, meta.horizon)
+        if distribution
+        else None,
     )
 
 

@@ -9,16 +9,19 @@ forecast 150 km/h because somebody forgot to (brief B's fault).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from headway.nn.anchors import AnchorMix
+from headway.objectives.forecast_loss import absolute_error
 from headway.types import Batch, Forecast
 
 SMALLEST_STD = 1e-6
+OutputSpace = Literal["standardized", "raw"]
 
 
 class Standardized(nn.Module):
@@ -28,6 +31,9 @@ class Standardized(nn.Module):
         model: Batch (z) -> Forecast (z), the correction.
         mix: the anchor mix, or None to forecast without anchors.
         mean, std: of observed training readings, [channel] or [channel, node].
+        output_space: `standardized`, what every model here is trained to say; `raw` serves a network that was
+            trained on physical targets (brief B's first kind), whose output must not be scaled a second time.
+        loss: what forecasts in z-units are trained by: a sum over the observed targets of a batch.
     """
 
     model: Any  # a module whose `recompute` says whether the inside of each block is computed again
@@ -40,8 +46,13 @@ class Standardized(nn.Module):
         mix: AnchorMix | None,
         mean: Float[Tensor, "channel ..."],
         std: Float[Tensor, "channel ..."],
+        loss: Callable[[Forecast, Batch], Tensor] = absolute_error,
+        output_space: OutputSpace = "standardized",
     ) -> None:
+        assert output_space == "standardized" or mix is None, "anchors are mixed in z-units"
         super().__init__()
+        self.output_space: OutputSpace = output_space
+        self.loss = loss
         self.model = model
         self.mix = mix
         self.register_buffer("mean", mean.reshape(len(mean), -1), persistent=False)  # channel, node or 1
@@ -54,7 +65,7 @@ class Standardized(nn.Module):
     def forecast_standard(self, batch: Batch) -> Forecast:
         """Forecast in z-units from a batch in z-units; what the loss is taken of."""
         correction = self.model(batch)
-        return Forecast(point=correction.point + self.mix(batch)) if self.mix is not None else correction
+        return correction.shifted(self.mix(batch)) if self.mix is not None else correction
 
     def standardize(self, batch: Batch) -> Batch:
         """The batch in z-units; what was not observed is 0, the mean."""
@@ -70,8 +81,14 @@ class Standardized(nn.Module):
         )
 
     def to_physical(self, forecast: Forecast) -> Forecast:
-        """z-units back into the target's unit."""
-        return Forecast(point=forecast.point * self.std[0] + self.mean[0])
+        """What the network says, in the target's unit."""
+        if self.output_space == "raw":
+            return forecast
+        return forecast.scaled(self.std[0]).shifted(self.mean[0])
+
+    def to_standard(self, physical: Float[Tensor, "... node"]) -> Float[Tensor, "... node"]:
+        """Readings of the target in z-units."""
+        return (physical - self.mean[0]) / self.std[0]
 
     def set_recompute(self, recompute: bool) -> None:
         """Whether the backward pass computes the inside of each block again instead of finding it kept."""

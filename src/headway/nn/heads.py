@@ -1,7 +1,10 @@
 """Heads: from the state of each sensor to what is said about its next steps.
 
+    hidden = relu(W state + V [anchors ; their masks at every target step])
+    point:    one number a step                  mixture:  weights, means and deviations of K Gaussians a step
+
 A head gives a *correction* in z-units; `Standardized` adds it to the anchor mix. The last layer starts at
-zero, so an untrained model forecasts the mix itself.
+zero, so an untrained model forecasts the mix itself: a mixture then lies evenly around it.
 """
 
 from __future__ import annotations
@@ -10,11 +13,13 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from annotated_types import Ge
+import torch.nn.functional as F
+from annotated_types import Ge, Gt, Interval
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from headway.types import Batch, Forecast
+from headway.mixture import Mixture
+from headway.types import Batch, PointForecast
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,19 +33,80 @@ class PointParams:
     hidden_dim: Annotated[int, Ge(1)]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MixtureParams:
+    """Section `mixture` of params.yaml.
+
+    Attributes:
+        hidden_dim: width of the layer between state and forecast.
+        components: Gaussians a step; 1 is a Gaussian.
+        smallest, largest: bounds of a deviation in z-units, both approached smoothly: a component that collapses
+            onto one reading has an infinite likelihood, and a clamp would stop its gradient.
+        mean_square: weight of the squared error of the mean beside the likelihood; brief B's 0.4.
+        spread: reward of means that lie apart, an answer to components that fall together.
+        entropy: reward of weights that are even.
+    """
+
+    hidden_dim: Annotated[int, Ge(1)]
+    components: Annotated[int, Interval(ge=1, le=16)]
+    smallest: Annotated[float, Interval(gt=0, le=1)]
+    largest: Annotated[float, Gt(1)]
+    mean_square: Annotated[float, Ge(0)]
+    spread: Annotated[float, Ge(0)]
+    entropy: Annotated[float, Ge(0)]
+
+
 class PointHead(nn.Module):
-    """[state ; anchors and their masks at every target step] -> hidden -> one number per step."""
+    """One number per step."""
 
     def __init__(self, params: PointParams, d: int, horizon: int, anchors: int) -> None:
         super().__init__()
-        self.state = nn.Linear(d, params.hidden_dim)
-        self.context = nn.Linear(2 * horizon * anchors, params.hidden_dim, bias=False)
+        self.hidden = _Hidden(params.hidden_dim, d, horizon, anchors)
         self.out = nn.Linear(params.hidden_dim, horizon)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, state: Float[Tensor, "batch node d"], batch: Batch) -> Forecast:
+    def forward(self, state: Float[Tensor, "batch node d"], batch: Batch) -> PointForecast:
+        return PointForecast(point=self.out(self.hidden(state, batch)).float().transpose(1, 2))
+
+
+class MixtureHead(nn.Module):
+    """K Gaussians per step: logits, means, raw deviations.
+
+    deviation = smallest + r / (1 + r / largest),  r = softplus(raw)
+    """
+
+    def __init__(self, params: MixtureParams, d: int, horizon: int, anchors: int) -> None:
+        super().__init__()
+        self.smallest, self.largest = params.smallest, params.largest
+        self.hidden = _Hidden(params.hidden_dim, d, horizon, anchors)
+        self.out = nn.Linear(params.hidden_dim, 3 * horizon * params.components)
+        self.shape = (3, horizon, params.components)
+        nn.init.zeros_(self.out.weight)
+        apart = torch.linspace(-0.5, 0.5, params.components) if params.components > 1 else torch.zeros(1)
+        start = torch.stack([torch.zeros_like(apart), apart, torch.zeros_like(apart)])  # equals stay equal
+        with torch.no_grad():
+            self.out.bias.copy_(start.unsqueeze(1).expand(self.shape).flatten())
+
+    def forward(self, state: Float[Tensor, "batch node d"], batch: Batch) -> Mixture:
+        out = self.out(self.hidden(state, batch)).float().unflatten(-1, self.shape)
+        logits, means, raw = out.permute(2, 0, 3, 1, 4)  # batch horizon node component
+        rising = F.softplus(raw)
+        deviations = self.smallest + rising / (1 + rising / self.largest)
+        return Mixture(log_weights=logits.log_softmax(-1), means=means, deviations=deviations)
+
+
+class _Hidden(nn.Module):
+    """What both heads read: the state and the anchors, which the correction corrects."""
+
+    def __init__(self, hidden_dim: int, d: int, horizon: int, anchors: int) -> None:
+        super().__init__()
+        self.state = nn.Linear(d, hidden_dim)
+        self.context = nn.Linear(2 * horizon * anchors, hidden_dim, bias=False)
+
+    def forward(
+        self, state: Float[Tensor, "batch node d"], batch: Batch
+    ) -> Float[Tensor, "batch node hidden"]:
         context = torch.cat([batch.anchors, batch.anchors_observed.to(batch.anchors.dtype)], -1)
         context = context.permute(0, 2, 1, 3).flatten(2)  # batch node (horizon 2 anchor)
-        hidden = torch.relu(self.state(state) + self.context(context))
-        return Forecast(point=self.out(hidden).float().transpose(1, 2))
+        return torch.relu(self.state(state) + self.context(context))

@@ -19,12 +19,14 @@ from types import MappingProxyType
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from headway.data.windows import Windows
-from headway.evaluation.predict import forecast_split
+from headway.evaluation.predict import QUANTILES, forecast_split
 from headway.models.folder import ModelFolder, read_model_folder
 from headway.serving.recent import Recent, lay_out
 
+NAME = "the model"
 NOTHING = pd.DataFrame()
 NO_INPUTS: Mapping[str, pd.DataFrame] = MappingProxyType({})
 
@@ -58,6 +60,7 @@ class Forecaster:
         *,
         inputs: Mapping[str, pd.DataFrame] = NO_INPUTS,
         covariates: pd.DataFrame = NOTHING,
+        denormalize: bool = True,
     ) -> pd.DataFrame:
         """Forecast the `horizon` steps after the newest row.
 
@@ -68,8 +71,10 @@ class Forecaster:
                 makes the forecast better where the model has context.
             inputs: the further variables the model was trained with, by name, in the same shape.
             covariates: the covariates it was trained with.
+            denormalize: False gives forecasts in the standardized units of the model: mean 0, deviation 1.
         Returns: a row a step and sensor: sensor_id, target_time (UTC), target_time_local, horizon (1 is the first
-            step after the newest row), forecast (float32, in `attrs["unit"]`); `attrs` names variable, unit,
+            step after the newest row), forecast (float32, in `attrs["unit"]`), and, of a model that says a
+            distribution, its calibrated quantiles q0.025 to q0.975; `attrs` names variable, unit,
             time_zone and step_seconds. On a CPU the forecasts are, to the bit, those that evaluation makes at this
             origin from the same past.
         Raises: InputError saying what of the tables cannot be used.
@@ -77,10 +82,17 @@ class Forecaster:
         recent = lay_out(self.found, readings, inputs, covariates)
         gather = Windows(recent, self.device).gather
         origins = (recent.origin, recent.origin + 1)
-        only = next(forecast_split({"the model": self.found.model}, gather, origins, 1))
-        return self._table(only.points["the model"][0].cpu().numpy(), recent)
+        only = next(forecast_split({NAME: self.found.model}, gather, origins, 1))
+        forecasts = {"forecast": only.points[NAME]}
+        if self.found.calibrator is not None:
+            quantiles = self.found.calibrator.quantiles(only.mixtures[NAME])
+            forecasts |= dict(zip(QUANTILES, quantiles.unbind(-1), strict=True))
+        if not denormalize:
+            to_standard = self.found.model.to_standard
+            forecasts = {name: to_standard(values) for name, values in forecasts.items()}
+        return self._table(forecasts, recent, self.found.meta.unit if denormalize else "standardized")
 
-    def _table(self, forecast: np.ndarray, recent: Recent) -> pd.DataFrame:
+    def _table(self, forecasts: Mapping[str, Tensor], recent: Recent, unit: str) -> pd.DataFrame:
         meta, ids = self.found.meta, self.found.sensors["sensor_id"].tolist()
         steps = np.arange(meta.horizon)
         seconds = np.repeat(recent.first_target + meta.step_seconds * steps, len(ids))
@@ -91,12 +103,12 @@ class Forecaster:
                 "target_time": time,
                 "target_time_local": time.tz_convert(meta.time_zone),
                 "horizon": np.repeat(steps + 1, len(ids)).astype(np.int16),
-                "forecast": forecast.ravel(),
+                **{name: values.cpu().numpy().ravel() for name, values in forecasts.items()},
             }
         )
         table.attrs = {
             "variable": meta.variable,
-            "unit": meta.unit,
+            "unit": unit,
             "time_zone": meta.time_zone,
             "step_seconds": meta.step_seconds,
         }

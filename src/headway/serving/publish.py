@@ -25,7 +25,7 @@ def publish(folder: Path, trained: Trained, prepared: Prepared, params: Mapping[
     Args: params: the records the training was given.
     """
     with replacing_folder(folder) as draft:
-        write_model_folder(draft, trained.model, params["model"], params, prepared)
+        write_model_folder(draft, trained.model, params["model"], params, prepared, trained.calibrator)
         write_model_card(draft, card_facts(trained, prepared, params))
 
 

@@ -14,7 +14,9 @@ import torch
 from headway.data.prepared import Prepared, PreparedMeta
 from headway.data.windows import Windows
 from headway.errors import Stopped
+from headway.evaluation.predict import forecast_windows
 from headway.models import build
+from headway.models.calibration import Calibrator, fit_calibrator
 from headway.models.standardized import Standardized
 from headway.training.ladder import is_out_of_memory
 from headway.training.loop import train
@@ -24,6 +26,8 @@ from headway.training.precision import Precision, resolve_device, resolve_precis
 from headway.training.run import Run, RuntimeParams, code_digest
 from headway.training.state import Progress
 from headway.types import Graph
+
+CALIBRATION_TARGETS = 2**24  # whose scores are in memory at once: 256 MiB
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +39,14 @@ class Trained:
     Attributes:
         model: with its best weights.
         identity: what decided the result; see `Run`.
+        calibrator: of a model that says a distribution.
     """
 
     model: Standardized
     progress: Progress
     precision: Precision
     identity: Mapping[str, Any]
+    calibrator: Calibrator | None
 
 
 def run_experiment(
@@ -70,7 +76,25 @@ def run_experiment(
         memory_may_run_out(run, device),
     ):
         progress = train(model, windows, splits, params["train"], run, precision, curves)
-    return Trained(model=model, progress=progress, precision=precision, identity=run.identity)
+    mixture = params["model"].head == "mixture"
+    return Trained(
+        model=model,
+        progress=progress,
+        precision=precision,
+        identity=run.identity,
+        calibrator=calibrate(model, windows, splits["validation"], runtime.micro_batch) if mixture else None,
+    )
+
+
+def calibrate(
+    model: Standardized, windows: Windows, validation: tuple[int, int], batch_size: int
+) -> Calibrator:
+    """Fit intervals to evenly spread validation windows, as many as CALIBRATION_TARGETS allows, in float32."""
+    targets = windows.horizon * windows.values.shape[1]
+    step = -(-(validation[1] - validation[0]) * targets // CALIBRATION_TARGETS)
+    origins = torch.arange(*validation, max(1, step))
+    forecasts = forecast_windows({"the model": model.eval()}, windows.gather, origins, batch_size)
+    return fit_calibrator((said.batch, said.mixtures["the model"]) for said in forecasts)
 
 
 def plan_memory(

@@ -96,7 +96,7 @@ def take_step(
 ) -> float:
     """One group forward and backward; one update, unless nothing is observed or fp16 overflows.
 
-    Returns: mean absolute error of the group in z-units; nan when nothing is observed.
+    Returns: mean loss of the group in z-units; nan when nothing is observed.
     Raises: NonFinite before the update.
     """
     progress, model = state.progress, state.model

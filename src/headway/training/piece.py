@@ -7,7 +7,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headway.models.standardized import Standardized
-from headway.objectives.forecast_loss import absolute_error
 from headway.training.precision import Precision
 from headway.types import Batch
 
@@ -15,14 +14,14 @@ from headway.types import Batch
 def backward_piece(
     model: Standardized, batch: Batch, observed: int, precision: Precision, scaler: torch.amp.GradScaler
 ) -> Float[Tensor, ""]:
-    """Add the gradient of the summed error of these windows, divided by the targets of the whole group.
+    """Add the gradient of the summed loss of these windows, divided by the targets of the whole group.
 
     Args: batch: in physical units. observed: observed targets of the group the piece is of.
-    Returns: the summed error, in z-units, without a graph.
+    Returns: the summed loss, in z-units, without a graph.
     """
     batch = model.standardize(batch)
     with precision.autocast():
         forecast = model.forecast_standard(batch)
-    summed = absolute_error(forecast, batch)
+    summed = model.loss(forecast, batch)
     scaler.scale(summed / observed).backward()
     return summed.detach()

@@ -1,0 +1,103 @@
+"""Sums of distribution scores as the files that people and DVC read.
+
+Enter: DistributionSums, or None where the model says a single number. Leave: the `distribution` entry of
+metrics.json, distribution.json, and the tables behind the plots. Without a distribution the tables keep their
+columns, empty: dvc.yaml names them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headway.evaluation.distribution import BINS, HOURS, KINDS, DistributionSums
+from headway.evaluation.horizons import horizon_label, horizon_minutes
+from headway.evaluation.tables import ALL, rounded, write_csv, write_json
+from headway.models.calibration import INTERVALS, LEVELS
+
+FORECASTS = ("headway", "persistence", "climatology")
+
+
+def distribution_scores(sums: DistributionSums, step_seconds: int) -> dict[str, Any]:
+    """distribution.json: horizon label, and `all` -> scores of the model, and the CRPS of the naive ones."""
+    steps = len(sums.count)
+    groups = {horizon_label(step + 1, step_seconds): slice(step, step + 1) for step in range(steps)}
+    return {label: _entry(sums, part) for label, part in {**groups, ALL: slice(None)}.items()}
+
+
+def write_distribution(
+    folder: Path, sums: DistributionSums | None, steps: int, step_seconds: int
+) -> dict[str, Any] | None:
+    """Write distribution.json, crps.csv, reliability.csv, pit.csv, sharpness.csv.
+
+    Returns: the scores over all steps, for metrics.json; None where there is no distribution.
+    """
+    scores = distribution_scores(sums, step_seconds) if sums else {}
+    write_json(folder / "distribution.json", scores)
+    minutes = [horizon_minutes(step + 1, step_seconds) for step in range(steps)]
+    crps = [
+        [_mean(sums, sums.crps[name], step) if sums else None for name in FORECASTS] for step in range(steps)
+    ]
+    rows = [[at, *row] for at, row in zip(minutes, crps, strict=True)]
+    write_csv(folder / "crps.csv", ["horizon_minutes", *FORECASTS], rows)
+    write_csv(folder / "reliability.csv", ["level", "ideal", *KINDS], _reliability(sums))
+    pit = _ratio(sums.pit.sum(0), sums.count.sum() / BINS) if sums else [None] * BINS
+    write_csv(
+        folder / "pit.csv", ["probability", "density"], [[(b + 0.5) / BINS, d] for b, d in enumerate(pit)]
+    )
+    write_csv(folder / "sharpness.csv", ["hour", *KINDS], _sharpness(sums))
+    return scores[ALL] if sums else None
+
+
+def _entry(sums: DistributionSums, part: slice) -> dict[str, Any]:
+    count = sums.count[part].sum()
+    entry: dict[str, Any] = {
+        f"crps_{name}": _share(found[part].sum(), count) for name, found in sums.crps.items()
+    }
+    entry = {"crps": entry.pop("crps_headway"), **entry, "nll": _share(sums.nll[part].sum(), count)}
+    for kind, found in sums.quantiles.items():
+        coverage = found.covered[part].sum(0), found.width[part].sum(0)
+        by_interval = [dict(zip(INTERVALS, _ratio(total, count), strict=True)) for total in coverage]
+        entry[kind] = {
+            "pinball": _share(found.pinball[part].sum(), count * len(LEVELS)),
+            "coverage": {f"{a:.0%}": value for a, value in by_interval[0].items()},
+            "width": {f"{a:.0%}": value for a, value in by_interval[1].items()},
+        }
+    return {**entry, "count": int(count)}
+
+
+def _reliability(sums: DistributionSums | None) -> list[list[float | None]]:
+    """A row a level: what it should be, and the share of readings below its quantile."""
+    columns = []
+    for kind in KINDS:
+        found = sums.quantiles.get(kind) if sums else None
+        columns.append(
+            _ratio(found.below.sum(0), sums.count.sum()) if sums and found else [None] * len(LEVELS)
+        )
+    return [
+        [rounded(level), rounded(level), *row]
+        for level, row in zip(LEVELS, zip(*columns, strict=True), strict=True)
+    ]
+
+
+def _sharpness(sums: DistributionSums | None) -> list[list[float | int | None]]:
+    """A row an hour: the mean width of the 80 % interval."""
+    columns = []
+    for kind in KINDS:
+        found = sums.quantiles.get(kind) if sums else None
+        columns.append(_ratio(found.width_by_hour, sums.count_by_hour) if sums and found else [None] * HOURS)
+    return [[hour, *row] for hour, row in enumerate(zip(*columns, strict=True))]
+
+
+def _mean(sums: DistributionSums, total: np.ndarray, step: int) -> float | None:
+    return _share(total[step], sums.count[step])
+
+
+def _share(total: float, count: float) -> float | None:
+    return rounded(float(total) / float(count)) if count else None
+
+
+def _ratio(totals: np.ndarray, counts: Any) -> list[float | None]:
+    return [_share(t, c) for t, c in zip(totals, np.broadcast_to(counts, totals.shape), strict=True)]

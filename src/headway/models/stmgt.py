@@ -1,0 +1,233 @@
+"""STMGT: blocks that read the neighbours and the past side by side, weather, and any head.
+
+    u_t   = clock(slot_t, day_t) + step_t                                  one vector a step      [B, L, d]
+    x     = embedding(readings, masks, lagged readings, sensor) + u                               [B, N, L, d]
+    for each block:
+        s = spatial(x)                                                     sensors at one time (its own norm)
+        m = LayerNorm(x + Dropout(SelfAttention(x)))                       times of one sensor
+        m = LayerNorm(m + Dropout(W_2 GELU(W_1 m)))
+        a = sigmoid(W [s ; m])
+        x = LayerNorm(a * s + (1 - a) * m + x)                             `sum`: LayerNorm(s + m + x)
+    z     = mean of x over the steps                                                              [B, N, d]
+    z     = LayerNorm(z + Dropout(CrossAttention(z ; W_w weather_t + u_t)))
+    forecast = head(z, anchors)                                            a correction, in z-units
+
+    clock(slot, day) = W [sin, cos of 2 pi slot / slots a day ; vector of the day ; vector of the weekend]
+
+All windows, steps and sensors go through one call: nothing loops over time or sensors. Weather is what
+`windows.covariates` names, at the history steps only, since what is observed later is not known at the origin.
+
+Source: brief B's network (models.md 4). Its clock knows whole hours, so the steps of an hour look alike to it;
+ours knows minutes, and `step_t`, a learned vector, says which reading is the newest. Masks, lagged readings,
+the sensor's own vector and the correction of an anchor mix are this project's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from annotated_types import Ge, Interval
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from headway.nn.dropout import StepDropout
+from headway.nn.embedding import DAYS, WindowEmbedding
+from headway.nn.neighbor_table import NeighborTable
+from headway.types import Batch, Forecast
+
+SATURDAY = 5
+STEP_STD = 0.02  # of the step vectors at the start, as of the other embeddings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class STMGTParams:
+    """Section `stmgt` of params.yaml.
+
+    Attributes:
+        layers: blocks.
+        heads: of the attention over time and over weather; divides the stream width.
+        expand: inner width of the feed-forward layer in stream widths.
+        dropout: on the output of each attention and feed-forward layer.
+        gate: gated, a learned share of space and time for each number; sum, both as they are.
+        weather: read the covariates; without any the model has no such layer.
+        clock: smooth, a daily wave and vectors of day and weekend; slots, a vector of each slot of the day and
+            each day; none.
+        step_embedding: a vector of each history step.
+        node_embedding: who the sensor is.
+    """
+
+    layers: Annotated[int, Ge(1)]
+    heads: Annotated[int, Ge(1)]
+    expand: Annotated[int, Ge(1)]
+    dropout: Annotated[float, Interval(ge=0, lt=1)]
+    gate: Literal["gated", "sum"]
+    weather: bool
+    clock: Literal["smooth", "slots", "none"]
+    step_embedding: bool
+    node_embedding: bool
+
+
+class STMGT(nn.Module):
+    """The whole model in z-units.
+
+    Args:
+        params: section `stmgt`.
+        d: width of the residual stream.
+        embedding: Batch -> h, of readings and sensors; made by `headway.models.build`.
+        spatial: makes one spatial operator, (h, table) -> h.
+        head: (state, batch) -> Forecast.
+        table: the sensor graph.
+        history: steps read. covariates: columns of weather; 0 leaves the weather attention out.
+        slots_per_day: of the calendar.
+    """
+
+    def __init__(
+        self,
+        params: STMGTParams,
+        *,
+        d: int,
+        embedding: WindowEmbedding,
+        spatial: Callable[[], nn.Module],
+        head: nn.Module,
+        table: NeighborTable,
+        history: int,
+        covariates: int,
+        slots_per_day: int,
+    ) -> None:
+        super().__init__()
+        self.table = table
+        self.embedding = embedding
+        self.time = TimeEncoding(params, d, history, slots_per_day)
+        self.blocks = nn.ModuleList(Block(params, d, spatial()) for _ in range(params.layers))
+        self.weather = Weather(params, d, covariates) if params.weather and covariates else None
+        self.head = head
+        self.recompute = False  # set by the planner: keep the input of each block only
+
+    def forward(self, batch: Batch) -> Forecast:
+        time = self.time(batch.history_calendar)
+        readings = replace(batch, covariates=batch.covariates[..., :0])  # weather enters below or not at all
+        h = self.embedding(readings) + time.unsqueeze(1)
+        for block in self.blocks:
+            if self.recompute and torch.is_grad_enabled():  # draws the same dropout the second time
+                h = checkpoint(block, h, self.table, use_reentrant=False)
+            else:
+                h = block(h, self.table)
+        state = h.mean(2)
+        if self.weather is not None:
+            state = self.weather(state, batch.covariates, time)
+        return self.head(state, batch)
+
+
+class TimeEncoding(nn.Module):
+    """One vector per history step: what the clock says, and how far back the step lies."""
+
+    def __init__(self, params: STMGTParams, d: int, history: int, slots_per_day: int) -> None:
+        super().__init__()
+        self.d, self.slots_per_day = d, slots_per_day
+        self.smooth = params.clock == "smooth"
+        if self.smooth:
+            self.day = nn.Embedding(DAYS, d // 2)
+            self.weekend = nn.Embedding(2, d // 4)
+            self.clock = nn.Linear(2 + d // 2 + d // 4, d)
+        self.steps = nn.Parameter(STEP_STD * torch.randn(history, d)) if params.step_embedding else None
+
+    def forward(self, calendar: Int[Tensor, "batch time 2"]) -> Float[Tensor, "batch time d"]:
+        slot, day = calendar.unbind(-1)
+        vectors = torch.zeros(*slot.shape, self.d, device=slot.device)
+        if self.smooth:
+            angle = 2 * math.pi * slot.float() / self.slots_per_day
+            wave = torch.stack([angle.sin(), angle.cos()], -1)
+            weekend = (day >= SATURDAY).long()
+            vectors = vectors + self.clock(torch.cat([wave, self.day(day), self.weekend(weekend)], -1))
+        return vectors if self.steps is None else vectors + self.steps
+
+
+class Block(nn.Module):
+    """Sensors at each time and times of each sensor, read side by side and mixed."""
+
+    def __init__(self, params: STMGTParams, d: int, spatial: nn.Module) -> None:
+        super().__init__()
+        self.spatial = spatial
+        self.temporal = Temporal(params, d)
+        self.gate = nn.Linear(2 * d, d) if params.gate == "gated" else None
+        self.norm = nn.LayerNorm(d)
+
+    def forward(
+        self, x: Float[Tensor, "batch node time d"], table: NeighborTable
+    ) -> Float[Tensor, "batch node time d"]:
+        space, time = self.spatial(x, table), self.temporal(x)
+        if self.gate is None:
+            return self.norm(space + time + x)
+        share = torch.sigmoid(self.gate(torch.cat([space, time], -1)).float())
+        return self.norm(torch.lerp(time, space, share) + x)
+
+
+class Temporal(nn.Module):
+    """Self-attention over the steps of one sensor, then a feed-forward layer; both with residual and norm."""
+
+    def __init__(self, params: STMGTParams, d: int) -> None:
+        super().__init__()
+        self.attention = Attention(d, params.heads)
+        self.attention_norm = nn.LayerNorm(d)
+        self.widen = nn.Linear(d, params.expand * d)
+        self.narrow = nn.Linear(params.expand * d, d)
+        self.norm = nn.LayerNorm(d)
+        self.dropout = StepDropout(params.dropout)
+
+    def forward(self, x: Float[Tensor, "batch node time d"]) -> Float[Tensor, "batch node time d"]:
+        steps = x.flatten(0, 1)
+        x = self.attention_norm(x + self.dropout(self.attention(steps, steps).view_as(x)))
+        return self.norm(x + self.dropout(self.narrow(F.gelu(self.widen(x)))))
+
+
+class Weather(nn.Module):
+    """Each sensor's state looks back at the weather of the history steps, which all sensors share."""
+
+    def __init__(self, params: STMGTParams, d: int, covariates: int) -> None:
+        super().__init__()
+        self.tokens = nn.Linear(covariates, d)
+        self.attention = Attention(d, params.heads)
+        self.dropout = nn.Dropout(params.dropout)
+        self.norm = nn.LayerNorm(d)
+
+    def forward(
+        self,
+        state: Float[Tensor, "batch node d"],
+        weather: Float[Tensor, "batch time covariate"],
+        time: Float[Tensor, "batch time d"],
+    ) -> Float[Tensor, "batch node d"]:
+        read = self.attention(state, self.tokens(weather) + time)
+        return self.norm(state + self.dropout(read))
+
+
+class Attention(nn.Module):
+    """softmax(q k / sqrt(width of a head)) v, scores and softmax in float32.
+
+    Written out: a fused kernel is no faster at histories of tens of steps, and some of them launch one block a row.
+    """
+
+    def __init__(self, d: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(d, d)
+        self.key_value = nn.Linear(d, 2 * d)
+        self.out = nn.Linear(d, d)
+
+    def forward(
+        self, reader: Float[Tensor, "row reader d"], read: Float[Tensor, "row read d"]
+    ) -> Float[Tensor, "row reader d"]:
+        query = self._by_head(self.query(reader))
+        key, value = (self._by_head(x) for x in self.key_value(read).chunk(2, -1))
+        with torch.autocast(query.device.type, enabled=False):
+            scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+            mixed = scores.softmax(-1) @ value  # row head reader width
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+    def _by_head(self, x: Float[Tensor, "row step d"]) -> Float[Tensor, "row head step width"]:
+        return x.float().unflatten(-1, (self.heads, -1)).transpose(1, 2)
