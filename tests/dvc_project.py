@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,9 @@ from typing import Any
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[1]
+LINK_OF_DVC = re.compile(
+    r"\.[\w-]{22}\.tmp"
+)  # what DVC leaves beside an output when it is killed while linking it
 SMALL: dict[str, dict[str, Any]] = {
     "simulate": {"sensors": 8, "days": 9},
     "windows": {"history": 4, "horizon": 3, "trailing_weeks": 0, "context": ["1d"]},
@@ -79,7 +83,7 @@ class Project:
             path.relative_to(self.folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
             for name in ("models/train", "metrics", "data/predictions", "data/prepared")
             for path in sorted((self.folder / name).rglob("*"))
-            if path.is_file() and path.name != ".gitignore"
+            if path.is_file() and path.name != ".gitignore" and not LINK_OF_DVC.fullmatch(path.name)
         }
 
     def commit(self, message: str) -> None:

@@ -6,6 +6,7 @@ a row missing, a row twice; a further variable; rain every three hours.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -99,6 +100,14 @@ def serve(
         flow=tables["series_flow"],
         rain=tables["covariates"],
     )
+
+
+def by_origin(served: Served) -> Iterator[tuple[np.ndarray, pd.DataFrame]]:
+    """For each origin that the evaluate stage wrote: which raw rows lie before it, and its forecasts."""
+    for origin, rows in served.predictions().groupby("origin"):
+        past = np.asarray(served.utc <= origin)
+        if served.utc[past][-1] == origin:  # not in a gap
+            yield past, rows
 
 
 def _times() -> Any:

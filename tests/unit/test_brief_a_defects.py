@@ -123,6 +123,7 @@ def test_an_unknown_part_is_an_error_and_never_another_part(names: dict[str, str
         "dense": HA_GAT,
         "point": POINT,
         "st_mamba": ST_MAMBA,
+        "pointwise_mlp": ST_MAMBA,
     }
     with pytest.raises(AssertionError, match=next(iter(names.values()))):
         build(choice, given, tiny_meta(), tiny_graph(), torch.zeros(1), torch.ones(1))

@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,9 @@ from safetensors.torch import load_file, save_file
 
 import headway
 from headway.errors import InputError
-from headway.evaluation.predict import QUANTILES
 from headway.serving.forecaster import Forecaster
 from headway.serving.recent import reach
-from tiny_run import MIXTURE
-from tiny_serving import IDS, TWICE, ZONE, Served, serve
+from tiny_serving import IDS, TWICE, ZONE, Served, by_origin, serve
 
 NOW = 150  # rows of the table that the tests of shapes and refusals give
 
@@ -43,27 +41,12 @@ def forecast(forecaster: Forecaster, served: Served, readings: Any = None) -> An
     return forecaster.predict(readings, inputs={"flow": served.flow}, covariates=served.rain)
 
 
-def by_origin(served: Served) -> Iterator[tuple[np.ndarray, pd.DataFrame]]:
-    """For each origin that the evaluate stage wrote: which raw rows lie before it, and its forecasts."""
-    for origin, rows in served.predictions().groupby("origin"):
-        past = np.asarray(served.utc <= origin)
-        if served.utc[past][-1] == origin:  # not in a gap
-            yield past, rows
-
-
-@pytest.fixture(scope="module")
-def unsure(tmp_path_factory: pytest.TempPathFactory) -> Served:
-    """Served by a model that says a distribution."""
-    return serve(tmp_path_factory.mktemp("mixture"), sections=MIXTURE)
-
-
-@pytest.mark.parametrize("kind", ["global", "per_sensor", "mixture"])
+@pytest.mark.parametrize("scaling", ["global", "per_sensor"])
 def test_forecasts_from_raw_rows_are_those_of_the_evaluate_stage_to_the_bit(
-    served: Served, unsure: Served, kind: str, tmp_path: Path
+    served: Served, scaling: str, tmp_path: Path
 ) -> None:
-    served = {"global": served, "mixture": unsure}.get(kind) or serve(tmp_path, "per_sensor")
+    served = served if scaling == "global" else serve(tmp_path, "per_sensor")
     forecaster, compared = headway.load(str(served.model)), 0
-    columns = ["forecast", *(QUANTILES if kind == "mixture" else ())]
     for past, expected in by_origin(served):
         found = forecaster.predict(
             served.readings[past], inputs={"flow": served.flow[past]}, covariates=served.rain
@@ -71,38 +54,9 @@ def test_forecasts_from_raw_rows_are_those_of_the_evaluate_stage_to_the_bit(
         assert found["sensor_id"].tolist() == expected["sensor_id"].tolist()
         assert found["horizon"].tolist() == expected["horizon"].tolist()
         assert np.array_equal(found["target_time"], expected["target_time"])
-        assert ("q0.1" in found) == (kind == "mixture")
-        assert found[columns].to_numpy().tobytes() == expected[columns].to_numpy().tobytes()
+        assert found["forecast"].to_numpy().tobytes() == expected["forecast"].to_numpy().tobytes()
         compared += 1
     assert compared > 30
-
-
-def test_quantiles_rise_around_the_forecast(unsure: Served) -> None:
-    found = forecast(headway.load(unsure.model), unsure)
-    half = len(QUANTILES) // 2
-    ordered = found[[*QUANTILES[:half], "forecast", *QUANTILES[half:]]].to_numpy()
-    assert (np.diff(ordered, axis=1) >= 0).all() and (ordered[:, -1] > ordered[:, 0]).all()
-
-
-def test_the_report_of_a_distribution_stands_beside_that_of_the_point(unsure: Served) -> None:
-    metrics = json.loads((unsure.project / "metrics/evaluate/metrics.json").read_text())
-    scores = metrics["distribution"]
-    assert 0 < scores["crps"] < metrics["mae"] and scores["count"] == metrics["count"]
-    assert set(scores["calibrated"]["coverage"]) == {"95%", "90%", "80%", "50%"}
-    assert scores["crps"] < scores["crps_climatology"] and scores["crps_persistence"] > 0
-
-
-def test_forecasts_without_units_are_those_with_units_standardized(unsure: Served) -> None:
-    forecaster = headway.load(unsure.model)
-    tables = {"inputs": {"flow": unsure.flow}, "covariates": unsure.rain}
-    plain = forecaster.predict(unsure.readings[:NOW], **tables)
-    bare = forecaster.predict(unsure.readings[:NOW], denormalize=False, **tables)
-    mean, std = (unsure.prepared.scaler[name][0] for name in ("mean", "std"))
-    for column in ("forecast", *QUANTILES):
-        np.testing.assert_allclose(bare[column] * std + mean, plain[column], rtol=1e-5)
-    assert (bare.attrs["unit"], plain.attrs["unit"]) == ("standardized", "km/h")
-    assert np.abs(bare["forecast"].to_numpy()).max() < 4
-    assert np.abs(plain["forecast"].to_numpy() - 65).max() < 35
 
 
 def test_a_network_trained_on_raw_readings_is_served_without_scaling_it_again(

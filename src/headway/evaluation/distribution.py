@@ -83,7 +83,7 @@ class DistributionSums:
     Attributes:
         count: observed targets by horizon; count_by_hour: by local hour.
         crps: forecast -> sums by horizon. nll: of the model. pit: counts of F(y) by horizon and bin.
-        quantiles: kind -> sums; `calibrated` is there where the model has a calibrator.
+        quantiles: kind -> sums.
     """
 
     count: Float[np.ndarray, " horizon"]
@@ -107,7 +107,7 @@ class DistributionSums:
     def add(
         self,
         mixture: Mixture,
-        calibrator: Calibrator | None,
+        calibrator: Calibrator,
         target: Float[Tensor, "batch horizon node"],
         observed: Bool[Tensor, "batch horizon node"],
         hour: Int[np.ndarray, "batch horizon"],
@@ -121,10 +121,8 @@ class DistributionSums:
         self.nll -= _by_step(torch.where(observed, exact.log_density(y), 0.0).unsqueeze(-1))[:, 0]
         bins = (exact.distribution(y) * BINS).long().clamp(0, BINS - 1)
         self.pit += _by_step(torch.nn.functional.one_hot(bins, BINS) * observed.unsqueeze(-1))
-        kinds: dict[str, Tensor] = {"raw": raw_quantiles(mixture)}
-        if calibrator is not None:
-            kinds["calibrated"] = calibrator.quantiles(mixture)
-        for kind, quantiles in kinds.items():
+        said = (raw_quantiles(mixture), calibrator.quantiles(mixture))
+        for kind, quantiles in zip(KINDS, said, strict=True):
             sums = self.quantiles.setdefault(kind, QuantileSums.empty(len(self.count)))
             sums.add(quantiles, y, observed, hour)
 

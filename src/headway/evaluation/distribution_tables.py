@@ -1,12 +1,13 @@
 """Sums of distribution scores as the files that people and DVC read.
 
 Enter: DistributionSums, or None where the model says a single number. Leave: the `distribution` entry of
-metrics.json, distribution.json, and the tables behind the plots. Without a distribution the tables keep their
-columns, empty: dvc.yaml names them.
+metrics.json, distribution.json, and the tables behind the plots. Without a distribution the tables have a
+header and no rows, which `dvc plots` passes over: dvc.yaml names them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,12 @@ from headway.evaluation.tables import ALL, rounded, write_csv, write_json
 from headway.models.calibration import INTERVALS, LEVELS
 
 FORECASTS = ("headway", "persistence", "climatology")
+COLUMNS = {
+    "crps": ("horizon_minutes", *FORECASTS),
+    "reliability": ("level", "ideal", *KINDS),
+    "pit": ("probability", "density"),
+    "sharpness": ("hour", *KINDS),
+}
 
 
 def distribution_scores(sums: DistributionSums, step_seconds: int) -> dict[str, Any]:
@@ -36,19 +43,24 @@ def write_distribution(
     """
     scores = distribution_scores(sums, step_seconds) if sums else {}
     write_json(folder / "distribution.json", scores)
-    minutes = [horizon_minutes(step + 1, step_seconds) for step in range(steps)]
-    crps = [
-        [_mean(sums, sums.crps[name], step) if sums else None for name in FORECASTS] for step in range(steps)
-    ]
-    rows = [[at, *row] for at, row in zip(minutes, crps, strict=True)]
-    write_csv(folder / "crps.csv", ["horizon_minutes", *FORECASTS], rows)
-    write_csv(folder / "reliability.csv", ["level", "ideal", *KINDS], _reliability(sums))
-    pit = _ratio(sums.pit.sum(0), sums.count.sum() / BINS) if sums else [None] * BINS
-    write_csv(
-        folder / "pit.csv", ["probability", "density"], [[(b + 0.5) / BINS, d] for b, d in enumerate(pit)]
-    )
-    write_csv(folder / "sharpness.csv", ["hour", *KINDS], _sharpness(sums))
+    tables = _tables(sums, steps, step_seconds) if sums else dict.fromkeys(COLUMNS, ())
+    for name, columns in COLUMNS.items():
+        write_csv(folder / f"{name}.csv", columns, tables[name])
     return scores[ALL] if sums else None
+
+
+def _tables(
+    sums: DistributionSums, steps: int, step_seconds: int
+) -> dict[str, Sequence[Sequence[float | int | None]]]:
+    minutes = [horizon_minutes(step + 1, step_seconds) for step in range(steps)]
+    crps = [_ratio(sums.crps[name], sums.count) for name in FORECASTS]
+    density = _ratio(sums.pit.sum(0), sums.count.sum() / BINS)
+    return {
+        "crps": list(zip(minutes, *crps, strict=True)),
+        "reliability": _reliability(sums),
+        "pit": [((place + 0.5) / BINS, value) for place, value in enumerate(density)],
+        "sharpness": _sharpness(sums),
+    }
 
 
 def _entry(sums: DistributionSums, part: slice) -> dict[str, Any]:
@@ -68,31 +80,17 @@ def _entry(sums: DistributionSums, part: slice) -> dict[str, Any]:
     return {**entry, "count": int(count)}
 
 
-def _reliability(sums: DistributionSums | None) -> list[list[float | None]]:
+def _reliability(sums: DistributionSums) -> list[tuple[float | None, ...]]:
     """A row a level: what it should be, and the share of readings below its quantile."""
-    columns = []
-    for kind in KINDS:
-        found = sums.quantiles.get(kind) if sums else None
-        columns.append(
-            _ratio(found.below.sum(0), sums.count.sum()) if sums and found else [None] * len(LEVELS)
-        )
-    return [
-        [rounded(level), rounded(level), *row]
-        for level, row in zip(LEVELS, zip(*columns, strict=True), strict=True)
-    ]
+    levels = [rounded(level) for level in LEVELS]
+    shares = [_ratio(sums.quantiles[kind].below.sum(0), sums.count.sum()) for kind in KINDS]
+    return list(zip(levels, levels, *shares, strict=True))
 
 
-def _sharpness(sums: DistributionSums | None) -> list[list[float | int | None]]:
+def _sharpness(sums: DistributionSums) -> list[tuple[float | int | None, ...]]:
     """A row an hour: the mean width of the 80 % interval."""
-    columns = []
-    for kind in KINDS:
-        found = sums.quantiles.get(kind) if sums else None
-        columns.append(_ratio(found.width_by_hour, sums.count_by_hour) if sums and found else [None] * HOURS)
-    return [[hour, *row] for hour, row in enumerate(zip(*columns, strict=True))]
-
-
-def _mean(sums: DistributionSums, total: np.ndarray, step: int) -> float | None:
-    return _share(total[step], sums.count[step])
+    widths = [_ratio(sums.quantiles[kind].width_by_hour, sums.count_by_hour) for kind in KINDS]
+    return list(zip(range(HOURS), *widths, strict=True))
 
 
 def _share(total: float, count: float) -> float | None:
