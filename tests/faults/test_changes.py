@@ -15,7 +15,7 @@ from interrupt import checkpoints, train_until
 from headway.data.prepared import Prepared
 from headway.nn.none import NoneParams
 from headway.training.checkpoint import CheckpointError
-from headway.training.run import code_digest
+from headway.training.run import code_digest, describe
 from tiny_run import SECTIONS, TRAIN, results, tiny_data, train_params, train_tiny
 
 STEPS = TRAIN.epochs * TRAIN.epoch_steps
@@ -183,3 +183,13 @@ def test_a_model_of_another_operator_trains_too(prepared: Prepared, project: Pat
     sections = {**SECTIONS, "model": choice, "none": NoneParams(hidden_dim=8)}
     del sections["ha_gat"]
     assert train_tiny(project, prepared, sections=sections).progress.step == STEPS
+
+
+def test_the_sections_of_another_model_are_not_listed_key_by_key() -> None:
+    one = {
+        "params": {"model": {"name": "st_mamba"}, "ha_gat": {"heads": 2}, "train": {"lr": 0.1}},
+        "code": "a",
+    }
+    other = {"params": {"model": {"name": "stmgt"}, "gatv2": {"heads": 4}, "train": {"lr": 0.2}}, "code": "b"}
+    assert describe(one, other) == "code, model.name: st_mamba -> stmgt, train.lr: 0.1 -> 0.2"
+    assert describe(one, one) == "nothing" and describe({}, one) == "everything"

@@ -206,15 +206,19 @@ def code_digest(package: str, script: Path) -> str:
 
 
 def describe(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """What differs, as `train.lr: 0.001 -> 0.002, code`."""
+    """What differs, as `train.lr: 0.001 -> 0.002, code`.
+
+    Sections that only one of them has, those of another model, are passed over: `model.name` says it.
+    """
     before, after = dict(_flatten(old)), dict(_flatten(new))
+    shared = {key.rpartition(".")[0] for key in before} & {key.rpartition(".")[0] for key in after}
     words = []
-    for key in sorted(before.keys() | after.keys()):
+    for key in sorted(key for key in before.keys() | after.keys() if key.rpartition(".")[0] in shared):
         if before.get(key) != after.get(key):
             plain = key.split(".")[0] == "params"
             values = f": {before.get(key, 'absent')} -> {after.get(key, 'absent')}" if plain else ""
             words.append(key.removeprefix("params.") + values)
-    return ", ".join(words) or "nothing"
+    return ", ".join(words) or ("nothing" if old == new else "everything")
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> set[str]:
