@@ -100,7 +100,7 @@ class Run:
         except OSError as error:
             raise Stopped(f"{self.folder} cannot be written, so no run could be resumed: {error}") from None
         self._started = self._last_save = time.monotonic()
-        self._signal = 0
+        self._signal, self._terminals = 0, list[int]()
         if runtime.resume == "never":
             self.forget()
         self.prune()
@@ -115,6 +115,7 @@ class Run:
         """From now on SIGINT, SIGTERM and a closed terminal let the step finish; a second signal leaves at once."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
+        self._terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # under nohup a run outlives its terminal
             signal.signal(signal.SIGHUP, self._on_signal)
 
@@ -164,6 +165,9 @@ class Run:
         if self._signal:
             os._exit(128 + number)
         self._signal = number
+        if number == signal.SIGHUP:  # nobody reads on; a failing write at exit would replace the exit code
+            for descriptor in self._terminals:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
         line = f"{signal.Signals(number).name}: finishing the step and saving; once more to leave at once\n"
         with suppress(OSError):  # the terminal may be gone. Not logged: that may be what was interrupted
             os.write(2, line.encode())
