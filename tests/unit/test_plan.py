@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -55,14 +56,17 @@ def measured(model: Standardized, meta: PreparedMeta, windows: int, there: int) 
         backward_piece(model, batch, 1, FP32, scaler)
 
     step()
+    gc.collect()  # what it would free during the step below is not the step's
+    gc.disable()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         step()
+    gc.enable()
+    found: Any = recorded.profiler
+    events = [event for event in found.kineto_results.events() if event.name() == "[memory]"]
     live = most = 0
-    events: Any = recorded.profiler
-    for event in events.kineto_results.events():
-        if event.name() == "[memory]":
-            live += event.nbytes()
-            most = max(most, live)
+    for event in sorted(events, key=lambda event: event.start_ns()):  # threads report in any order
+        live += event.nbytes()
+        most = max(most, live)
     return most + there
 
 
@@ -73,7 +77,9 @@ def test_the_traced_peak_is_the_allocators(choice: dict[str, str], recompute: bo
     model.set_recompute(recompute)
     traced = trace_step(model, meta, 3, FP32, accumulate=False)
     found = measured(model, meta, 3, traced.parameters + traced.data + traced.tables)
-    tolerance = max(0.02 * found, 64 * 1024)  # a model this small is soon off by a kernel's own few numbers
+    # A model this small is soon off by what kernels and the profiler's order of threads add;
+    # benchmarks/plan_accuracy.py holds real sizes to 2 %.
+    tolerance = max(0.02 * found, 160 * 1024)
     assert traced.peak - traced.optimizer - traced.best == pytest.approx(found, abs=tolerance)
 
 
