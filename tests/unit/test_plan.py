@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any, get_args, get_type_hints
 
 import pytest
@@ -76,10 +77,10 @@ def test_the_traced_peak_is_the_allocators(choice: dict[str, str], recompute: bo
     model, meta = sized(model=choice)
     model.set_recompute(recompute)
     traced = trace_step(model, meta, 3, FP32, accumulate=False)
-    found = measured(model, meta, 3, traced.parameters + traced.data + traced.tables)
-    # A model this small is soon off by what kernels and the profiler's order of threads add;
-    # benchmarks/plan_accuracy.py holds real sizes to 2 %.
-    tolerance = max(0.02 * found, 160 * 1024)
+    there = traced.parameters + traced.data + traced.tables
+    # The profiler orders what two threads report by chance, now and then; the median of three is steady.
+    found = median(measured(model, meta, 3, there) for _ in range(3))
+    tolerance = max(0.02 * found, 64 * 1024)  # a model this small is soon off by a kernel's own few numbers
     assert traced.peak - traced.optimizer - traced.best == pytest.approx(found, abs=tolerance)
 
 
