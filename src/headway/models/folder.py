@@ -121,16 +121,7 @@ def read_model_folder(folder: Path, device: torch.device | str = "cpu") -> Model
         raise InputError(f"{folder} is not a whole model folder ({error}); {MEND}") from None
     if config.get("schema") != SCHEMA:
         raise InputError(f"{folder} was written by another version of headway; {MEND}")
-    try:
-        choice = _record(ModelParams, config["model"])
-        records = section_records(choice)
-        sections = {name: _record(record, config["sections"][name]) for name, record in records.items()}
-        meta = _record(PreparedMeta, config["meta"])
-        space = _record(OutputSpace, config["output_space"])
-        if space == "raw" and choice.anchors:
-            raise KeyError("output_space: anchors are mixed in standardized units")
-    except (KeyError, ValidationError) as error:
-        raise InputError(f"{folder / 'config.json'} cannot be used ({error}); {MEND}") from None
+    choice, sections, meta, space = _read_config(config, folder / "config.json")
     if climatology.shape != (7 * meta.slots_per_day, meta.sensors):
         raise InputError(
             f"{folder / 'climatology.npy'} is of another model: shape {climatology.shape}; {MEND}"
@@ -152,6 +143,22 @@ def read_model_folder(folder: Path, device: torch.device | str = "cpu") -> Model
         if distribution
         else None,
     )
+
+
+def _read_config(
+    config: Mapping[str, Any], path: Path
+) -> tuple[ModelParams, dict[str, Any], PreparedMeta, OutputSpace]:
+    """What config.json says, checked: the choice of parts, their sections, the data, the space of the outputs."""
+    try:
+        choice = _record(ModelParams, config["model"])
+        records = section_records(choice)
+        sections = {name: _record(record, config["sections"][name]) for name, record in records.items()}
+        space = _record(OutputSpace, config["output_space"])
+        if space == "raw" and choice.anchors:
+            raise KeyError("output_space: anchors are mixed in standardized units")
+        return choice, sections, _record(PreparedMeta, config["meta"]), space
+    except (KeyError, ValidationError) as error:
+        raise InputError(f"{path} cannot be used ({error}); {MEND}") from None
 
 
 def _float32(numbers: Any) -> np.ndarray:
