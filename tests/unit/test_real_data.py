@@ -5,6 +5,7 @@ The folders lie beside the repository and do not travel with it: without them th
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,15 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from headway.__main__ import main
 from headway.data.parquet import TIME
 from headway.data.prepare import prepare
 from headway.data.prepared import Prepared, open_prepared
+from headway.data.windows import Windows
+from headway.evaluation.report import EvaluateParams, evaluate
+from headway.models.folder import read_model_folder
 from tiny_run import train_params, train_tiny
 from worlds import daily_readings, preprocess_params, windows_params, write_series
 
@@ -93,14 +98,21 @@ def test_further_variables_of_a_series_are_targets_and_inputs(
     assert prepared.meta.channels == ("speed", "target", "occupancy")
 
 
-def test_the_run_table_is_imported_prepared_and_trained_on_with_its_weather(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_run_table_is_trained_on_with_its_weather_and_evaluated_as_the_little_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     runs, out = SHARED / "hcmc-runs-2025/runs.parquet", tmp_path / "data/raw"
     options = ["--step-minutes", "15", "--time-zone", "Asia/Ho_Chi_Minh"]
     assert main(["import", "runs", str(runs), "--name", "runs", "--out", str(out), *options]) == 0
     prepared = trained(tmp_path, "runs", monkeypatch, covariates=("temperature_c", "precipitation_mm"))
     assert prepared.meta.sensors == 144 and prepared.valid.any() and prepared.covariates.any()
+    found = read_model_folder(tmp_path / "models/train", torch.device("cpu"))
+    params = EvaluateParams(minutes=(15,), mape_floor=0.001, prediction_stride=1)
+    places = {"metrics": tmp_path / "metrics", "predictions": tmp_path / "test.parquet"}
+    evaluate(prepared, Windows(prepared).gather, found.model, params, 16, **places)
+    assert re.search(
+        r"little evidence: the test split has readings at \d\d moments within 0\.\d days", caplog.text
+    )
 
 
 @pytest.mark.parametrize("name", GRAPHS)

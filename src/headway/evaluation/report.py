@@ -12,6 +12,7 @@ Glossary: skill = 1 - MAE / MAE of a naive forecast; 0 is no better, 1 is withou
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
@@ -27,6 +28,7 @@ from headway.data.prepared import Prepared, PreparedMeta
 from headway.errors import InputError
 from headway.evaluation.distribution import DistributionSums
 from headway.evaluation.distribution_tables import write_distribution
+from headway.evaluation.evidence import Evidence
 from headway.evaluation.horizons import horizon_minutes
 from headway.evaluation.metrics import HOURS, Errors, ErrorSums, measure
 from headway.evaluation.predict import ForecastBatch, PredictionWriter, forecast_split
@@ -44,6 +46,8 @@ from headway.models.naive_distributions import naive_distributions
 from headway.types import Batch, Forecast
 
 MODEL = "headway"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +90,7 @@ def evaluate(
     """
     origins = _test_origins(prepared.meta)
     forecasters = {MODEL: model, **naive_forecasts(prepared)}
-    week, errors = SensorWeek(prepared), dict[str, Errors]()
+    week, evidence, errors = SensorWeek(prepared), Evidence(prepared.meta), dict[str, Errors]()
     distribution = _Distribution(prepared, calibrator) if calibrator else None
     quantiles = None
     with PredictionWriter(
@@ -94,6 +98,7 @@ def evaluate(
     ) as file:
         for forecasts in forecast_split(forecasters, gather, origins, batch_size):
             _add_errors(errors, forecasts, prepared, params.mape_floor)
+            evidence.add(forecasts.batch, forecasts.points)
             week.add(forecasts.batch, forecasts.points[MODEL])
             if distribution:
                 quantiles = distribution.add(forecasts)
@@ -104,6 +109,8 @@ def evaluate(
     _write_scores(metrics, errors, params.minutes, step_seconds, said)
     _write_plots(metrics, errors, week, step_seconds)
     _write_sensors(metrics, errors[MODEL], prepared.sensors["sensor_id"].tolist())
+    if warning := evidence.warning(MODEL):
+        log.warning(warning)
     return errors
 
 
