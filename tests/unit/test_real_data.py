@@ -108,8 +108,15 @@ def test_the_run_table_is_trained_on_with_its_weather_and_evaluated_as_the_littl
     assert prepared.meta.sensors == 144 and prepared.valid.any() and prepared.covariates.any()
     found = read_model_folder(tmp_path / "models/train", torch.device("cpu"))
     params = EvaluateParams(minutes=(15,), mape_floor=0.001, prediction_stride=1)
-    places = {"metrics": tmp_path / "metrics", "predictions": tmp_path / "test.parquet"}
-    evaluate(prepared, Windows(prepared).gather, found.model, params, 16, **places)
+    evaluate(
+        prepared,
+        Windows(prepared).gather,
+        found.model,
+        params,
+        16,
+        metrics=tmp_path / "metrics",
+        predictions=tmp_path / "test.parquet",
+    )
     assert re.search(
         r"little evidence: the test split has readings at \d\d moments within 0\.\d days", caplog.text
     )
