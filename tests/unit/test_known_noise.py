@@ -7,9 +7,11 @@ are exchangeable given the time of day: what conformal calibration promises must
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -26,8 +28,8 @@ NORMAL_80 = 2 * 1.2815516  # width of the central 80 % of a standard normal law
 
 
 @pytest.fixture(scope="module")
-def scores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """distribution.json over all steps."""
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a trained and evaluated model."""
     folder = tmp_path_factory.mktemp("known")
     hours = np.arange(3500)[:, None]
     wave = 60 + 15 * np.sin(2 * np.pi * hours / 24 + np.arange(len(DEVIATIONS)))
@@ -49,13 +51,19 @@ def scores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         prepared,
         Windows(prepared).gather,
         found.model,
-        EvaluateParams(minutes=(60,), mape_floor=0.001, prediction_stride=0),
+        EvaluateParams(minutes=(60,), mape_floor=0.001, prediction_stride=1),
         64,
         calibrator=found.calibrator,
         metrics=folder / "metrics",
         predictions=folder / "test.parquet",
     )
-    return json.loads((folder / "metrics/distribution.json").read_text())["all"]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scores(evaluated: Path) -> dict[str, Any]:
+    """distribution.json over all steps."""
+    return json.loads((evaluated / "metrics/distribution.json").read_text())["all"]
 
 
 def test_raw_intervals_of_a_trained_model_are_near_what_they_promise(scores: dict[str, Any]) -> None:
@@ -75,3 +83,11 @@ def test_the_distribution_comes_close_to_the_law_itself(scores: dict[str, Any]) 
     best = (DEVIATIONS / np.sqrt(np.pi)).mean()
     assert best * 0.98 < scores["crps"] < best * 1.15
     assert scores["calibrated"]["width"]["80%"] < 1.4 * (NORMAL_80 * DEVIATIONS).mean()
+
+
+def test_forecasts_are_speeds_of_the_world_and_center_on_zero_inside_the_model(evaluated: Path) -> None:
+    forecasts = pd.read_parquet(evaluated / "test.parquet")["forecast"]
+    scaler = open_prepared(evaluated / "prepared").scaler
+    inside = (forecasts - scaler["mean"][0]) / scaler["std"][0]
+    assert abs(inside.mean()) < 0.2 and inside.std() < 1.5
+    assert forecasts.between(60 - 15 - 10, 60 + 15 + 10).all()
