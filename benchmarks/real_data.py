@@ -135,9 +135,10 @@ def choose_params(project: Path, name: str) -> dict[str, Any]:
     return changes
 
 
-def write_params(project: Path, changes: dict[str, Any]) -> None:
+def write_params(project: Path, changes: dict[str, Any], base: Path = ROOT / "params.yaml") -> None:
+    """Write params.yaml of the project: that of `base`, changed."""
     yaml = YAML()
-    document = yaml.load((ROOT / "params.yaml").read_text())
+    document = yaml.load(base.read_text())
     for key, value in changes.items():
         *sections, last = key.split(".")
         place = document
