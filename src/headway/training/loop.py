@@ -82,7 +82,7 @@ def train(
                 run.leave(progress.step, course.steps)
         best = {"mae": progress.best_mae, "step": progress.best_step, "epoch": progress.best_epoch}
         live.summary["best"] = best
-        live.summary["weights"] = sum(parameter.numel() for parameter in model.parameters())
+        live.summary["weights"] = model.parameter_count()
     model.load_state_dict(state.best)
     return progress
 
