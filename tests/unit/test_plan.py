@@ -103,6 +103,16 @@ def test_tracing_leaves_the_model_and_the_random_numbers_alone() -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+def test_a_model_that_has_run_is_traced_like_a_fresh_one() -> None:
+    model, meta = sized()
+    fresh = trace_step(model, meta, 2, FP32, accumulate=False)
+    backward_piece(
+        model.train(), windows_of_size(meta, 2), 1, FP32, torch.amp.GradScaler("cpu", enabled=False)
+    )
+    model.zero_grad(set_to_none=True)
+    assert trace_step(model, meta, 2, FP32, accumulate=False) == fresh
+
+
 def test_gradients_that_are_there_already_count_when_a_group_has_several_pieces() -> None:
     model, meta = sized()
     alone = trace_step(model, meta, 1, FP32, accumulate=False)

@@ -69,6 +69,10 @@ class NeighborTable(nn.Module):
         )  # a number, so that a planner can write tables out without reading them
         self._rows: OrderedDict[tuple[int, int, int, torch.device], Rows] = OrderedDict()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy gets: it makes row numbers of its own, for the shapes it will meet."""
+        return {**self.__dict__, "_rows": OrderedDict()}
+
     def rows(self, batch: int, time: int, heads: int) -> Rows:
         """Row numbers for tensors [batch, node, time, heads, width]; the newest few shapes are kept."""
         key = (batch, time, heads, self.neighbors.device)
