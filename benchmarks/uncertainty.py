@@ -1,11 +1,12 @@
 """How much a model knows about its own errors: CRPS, coverage and width beside naive distributions.
 
     python benchmarks/uncertainty.py --data DIR [--data DIR ...] [--simulated] [--models st_mamba,stmgt]
-        [--seeds 3] [--minutes 5 | --steps 600] [--sensors 24] [--days 120] [--set KEY=VALUE ...] [--json FILE]
+        [--seeds 3] [--minutes 5 | --steps 600] [--sensors 24] [--days 120] [--until 2014-12-01]
+        [--set KEY=VALUE ...] [--json FILE]
 
 Each model is trained with `model.head: mixture` by the pipeline's own stages, in copies of the project, on the last
-`--days` of the first `--sensors` sensors. The naive distributions are those of the evaluate stage: climatology by
-hour and kind of day, and the last reading with its training errors.
+`--days` before `--until` of the first `--sensors` sensors. The naive distributions are those of the evaluate stage:
+climatology by hour and kind of day, and the last reading with its training errors.
 
 JSON: {data set: {model: [metrics.json of each seed]}}.
 """
@@ -59,6 +60,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=0, help="of each training, instead of minutes")
     parser.add_argument("--sensors", type=int, default=0, help="only the first so many; 0: all")
     parser.add_argument("--days", type=int, default=0, help="only the last so many; 0: all")
+    parser.add_argument("--until", default="", help="only what is before this date")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of params.yaml")
     parser.add_argument("--json", type=Path, help="file to write the scores to")
     arguments = parser.parse_args()
@@ -76,7 +78,7 @@ def measure(
     wished = {key: yaml.load(value) for key, _, value in (pair.partition("=") for pair in arguments.set)}
     if source:
         copy_raw(source, project / "data/raw" / name, arguments.sensors)
-        keep_days(project / "data/raw" / name, arguments.days)
+        keep_days(project / "data/raw" / name, arguments.days, arguments.until)
     changes = choose_params(project, name) | {"model.head": "mixture"} | wished
     write_params(project, changes)
     if not source:
@@ -105,13 +107,17 @@ def measure(
     return found
 
 
-def keep_days(folder: Path, days: int) -> None:
-    """Cut every table with timestamps to its last days."""
-    for path in folder.glob("*.parquet") if days else ():
+def keep_days(folder: Path, days: int, until: str = "") -> None:
+    """Cut every table with timestamps to its last days, or the last before a date; 0 days: all."""
+    for path in folder.glob("*.parquet") if days or until else ():
         table = pd.read_parquet(path)
         if "timestamp" in table:
-            first = table["timestamp"].max() - pd.Timedelta(days=days)
-            table[table["timestamp"] > first].to_parquet(path, index=False)
+            newest = table["timestamp"].max()
+            end = pd.Timestamp(until, tz=newest.tz) if until else newest + pd.Timedelta(nanoseconds=1)
+            table = table[table["timestamp"] < end]
+            if days:
+                table = table[table["timestamp"] >= end - pd.Timedelta(days=days)]
+            table.to_parquet(path, index=False)
 
 
 def print_table(name: str, meta: dict[str, Any], found: dict[str, list[dict[str, Any]]]) -> None:
