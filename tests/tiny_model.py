@@ -15,6 +15,7 @@ from headway.models.st_mamba import STMambaParams
 from headway.models.standardized import Standardized
 from headway.nn.ha_gat import HAGATParams
 from headway.nn.heads import PointParams
+from headway.nn.hypergraph import HypergraphParams
 from headway.nn.none import NoneParams
 from headway.types import Batch, Graph
 from tiny_prepared import tiny_prepared
@@ -26,6 +27,19 @@ MEAN, STD = 50.0, 8.0  # km/h
 MODEL = ModelParams(name="st_mamba", spatial="ha_gat", head="point", anchors=True)
 HA_GAT = HAGATParams(hidden_dim=8, heads=2, regimes=3, hops=2, attention_dropout=0.0)
 POINT = PointParams(hidden_dim=7)
+HYPERGRAPH = HypergraphParams(
+    hidden_dim=8,
+    orders=(2, 3),
+    pairs="mixprop",
+    mixing="learned",
+    shares=(0.5, 0.5),
+    kind="hgcn",
+    graph="adaptive",
+    rebuild_steps=3,
+    node_dim=6,
+    neighbors=2,
+    tau=0.2,
+)
 ST_MAMBA = STMambaParams(
     layers=2,
     expand=1,
@@ -134,6 +148,7 @@ def tiny_model(
     sections = {
         "st_mamba": replace(ST_MAMBA, **changes),
         "ha_gat": HA_GAT,
+        "hypergraph": HYPERGRAPH,
         "none": NoneParams(hidden_dim=8),
         "point": POINT,
     }

@@ -15,7 +15,7 @@ from headway.nn.gatv2 import GATv2Params
 from headway.nn.heads import MixtureParams
 from headway.nn.none import NoneParams
 from headway.types import Batch, Graph
-from tiny_model import HA_GAT, MEAN, MODEL, POINT, STD, stirred, tiny_batch, tiny_graph, tiny_meta
+from tiny_model import HA_GAT, HYPERGRAPH, MEAN, MODEL, POINT, STD, stirred, tiny_batch, tiny_graph, tiny_meta
 
 WEATHER = 3
 CHOICE = replace(MODEL, name="stmgt", spatial="gatv2")
@@ -50,6 +50,7 @@ def made(
         "stmgt": replace(PARAMS, **changes),
         "gatv2": replace(GATV2, **(gatv2 or {})),
         "ha_gat": HA_GAT,
+        "hypergraph": HYPERGRAPH,
         "none": NoneParams(hidden_dim=8),
         "point": POINT,
         "mixture": MIXTURE,

@@ -13,6 +13,7 @@ from torch import Tensor
 from headway.models.st_mamba import STMamba
 from headway.models.standardized import Standardized
 from headway.nn.ha_gat import HAGAT
+from headway.nn.hypergraph import Hypergraph
 from headway.nn.none import NoNeighbors
 from headway.objectives.forecast_loss import absolute_error
 from headway.types import Batch, Graph
@@ -81,7 +82,7 @@ def test_renaming_the_sensors_renames_the_forecast() -> None:
     torch.testing.assert_close(found, model(batch).point[:, :, order], rtol=1e-5, atol=1e-3)
 
 
-@pytest.mark.parametrize("spatial", ["ha_gat", "none"])
+@pytest.mark.parametrize("spatial", ["ha_gat", "hypergraph", "none"])
 def test_a_later_step_never_changes_an_earlier_state(spatial: Any) -> None:
     model = network(made(choice=replace(MODEL, spatial=spatial)))
     h = model.embedding(tiny_batch())
@@ -170,7 +171,7 @@ def test_an_untrained_model_forecasts_the_anchor_mix(history: int) -> None:
     assert torch.equal(model.forecast_standard(z).point, model.mix(z))
 
 
-@pytest.mark.parametrize("spatial", ["ha_gat", "none"])
+@pytest.mark.parametrize("spatial", ["ha_gat", "hypergraph", "none"])
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
     "shape",
@@ -236,7 +237,7 @@ def test_a_copy_forecasts_the_same() -> None:
 
 
 def test_the_chosen_operator_is_the_one_that_runs() -> None:
-    for spatial, kind in (("ha_gat", HAGAT), ("none", NoNeighbors)):
+    for spatial, kind in (("ha_gat", HAGAT), ("hypergraph", Hypergraph), ("none", NoNeighbors)):
         choice = replace(MODEL, spatial=spatial)
         blocks = network(tiny_model(tiny_meta(), tiny_graph(), choice=choice)).blocks
         assert len(blocks) == ST_MAMBA.layers

@@ -13,6 +13,7 @@ from headway.errors import InputError
 from headway.models.stmgt import Attention, Block, Temporal, TimeEncoding, Weather
 from headway.nn.gatv2 import GATv2
 from headway.nn.ha_gat import HAGAT
+from headway.nn.hypergraph import Hypergraph
 from headway.nn.none import NoNeighbors
 from headway.objectives.forecast_loss import absolute_error
 from headway.types import Graph
@@ -138,7 +139,7 @@ def test_an_untrained_model_forecasts_the_anchor_mix() -> None:
     assert torch.equal(model.forecast_standard(z).point, model.mix(z))
 
 
-@pytest.mark.parametrize("spatial", ["gatv2", "ha_gat", "none"])
+@pytest.mark.parametrize("spatial", ["gatv2", "ha_gat", "hypergraph", "none"])
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
     "shape",
@@ -173,7 +174,7 @@ def test_a_bf16_forecast_is_near_that_in_float32() -> None:
     torch.testing.assert_close(rough, model(batch).point, rtol=0.02, atol=0.02 * STD)
 
 
-@pytest.mark.parametrize("spatial", ["gatv2", "ha_gat"])
+@pytest.mark.parametrize("spatial", ["gatv2", "ha_gat", "hypergraph"])
 def test_the_correction_can_be_learned(spatial: str) -> None:
     model, batch = made(choice={"spatial": spatial}).train(), windows(missing=0.0)
     z = model.standardize(batch)
@@ -210,7 +211,8 @@ def test_memory_grows_with_the_sensors_not_with_their_square() -> None:
 
 
 def test_the_chosen_operator_is_the_one_that_runs() -> None:
-    for spatial, kind in (("gatv2", GATv2), ("ha_gat", HAGAT), ("none", NoNeighbors)):
+    kinds = {"gatv2": GATv2, "ha_gat": HAGAT, "hypergraph": Hypergraph, "none": NoNeighbors}
+    for spatial, kind in kinds.items():
         blocks = network(made(choice={"spatial": spatial})).blocks
         assert len(blocks) == PARAMS.layers
         assert all(type(block.spatial) is kind for block in blocks)

@@ -20,6 +20,7 @@ from headway.models.stmgt import STMGTParams
 from headway.nn.gatv2 import GATv2Params
 from headway.nn.ha_gat import HAGATParams
 from headway.nn.heads import MixtureParams, PointParams
+from headway.nn.hypergraph import HypergraphParams
 from headway.nn.none import NoneParams
 from headway.params import load_document, read_params
 from headway.training.course import TrainParams
@@ -36,6 +37,7 @@ RECORDS: dict[str, Any] = {
     "stmgt": STMGTParams,
     "ha_gat": HAGATParams,
     "gatv2": GATv2Params,
+    "hypergraph": HypergraphParams,
     "none": NoneParams,
     "point": PointParams,
     "mixture": MixtureParams,

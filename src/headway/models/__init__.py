@@ -39,7 +39,7 @@ class ModelParams:
     """
 
     name: Literal["st_mamba", "stmgt"]
-    spatial: Literal["ha_gat", "gatv2", "none"]
+    spatial: Literal["ha_gat", "gatv2", "hypergraph", "none"]
     head: Literal["point", "mixture"]
     anchors: bool
 
@@ -67,6 +67,10 @@ def section_records(choice: ModelParams) -> dict[str, type]:
             from headway.nn.gatv2 import GATv2Params
 
             records["gatv2"] = GATv2Params
+        case "hypergraph":
+            from headway.nn.hypergraph import HypergraphParams
+
+            records["hypergraph"] = HypergraphParams
         case "none":
             from headway.nn.none import NoneParams
 
@@ -105,7 +109,7 @@ def _network(
 ) -> nn.Module:
     """The model in z-units, with its operator and head."""
     own, width, covariates = sections[choice.name], sections[choice.spatial].hidden_dim, len(meta.covariates)
-    spatial, table = _spatial(choice, sections, graph.features.shape[-1]), NeighborTable(graph)
+    spatial, table = _spatial(choice, sections, graph), NeighborTable(graph)
     match choice.name:
         case "st_mamba":
             from headway.models.st_mamba import STMamba
@@ -182,7 +186,8 @@ def _head(
             assert_never(unknown)
 
 
-def _spatial(choice: ModelParams, sections: Mapping[str, Any], edge_features: int) -> Callable[[], nn.Module]:
+def _spatial(choice: ModelParams, sections: Mapping[str, Any], graph: Graph) -> Callable[[], nn.Module]:
+    edge_features = graph.features.shape[-1]
     match choice.spatial:
         case "ha_gat":
             from headway.nn.ha_gat import HAGAT
@@ -192,6 +197,10 @@ def _spatial(choice: ModelParams, sections: Mapping[str, Any], edge_features: in
             from headway.nn.gatv2 import GATv2
 
             return lambda: GATv2(sections["gatv2"], edge_features)
+        case "hypergraph":
+            from headway.nn.hypergraph import Hypergraph
+
+            return lambda: Hypergraph(sections["hypergraph"], graph)
         case "none":
             from headway.nn.none import NoNeighbors
 

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from headway.nn.anchors import AnchorMix
+from headway.nn.stepwise import Stepwise
 from headway.objectives.forecast_loss import absolute_error
 from headway.types import Batch, Forecast
 
@@ -97,6 +98,12 @@ class Standardized(nn.Module):
     def recomputes(self) -> bool:
         """Whether it does."""
         return self.model.recompute
+
+    def begin_step(self, step: int) -> None:
+        """Training goes on to this step: what changes outside the optimizer does so now."""
+        for module in self.modules():
+            if isinstance(module, Stepwise):
+                module.begin_step(step)
 
     def parameter_count(self) -> int:
         """Trained numbers."""

@@ -105,6 +105,7 @@ def take_step(
     if not observed:
         progress.step += 1
         return math.nan
+    model.begin_step(progress.step)
     error = accumulate(state, windows, origins, observed, course, precision, run)
     if model.mix is not None and course.params.anchor_pull:
         state.scaler.scale(course.params.anchor_pull * model.mix.pull()).backward()
