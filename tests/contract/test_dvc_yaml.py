@@ -18,13 +18,14 @@ PARAMS = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
 STAGES = list(PIPELINE["stages"])
 # Listed whichever model is chosen: a template of DVC can name a file, it cannot leave one out.
 FOR_ST_MAMBA = {f"src/headway/nn/{name}.py" for name in ("gated_scan", "mamba", "selective_scan")}
+FOR_ST_SEPNET = {f"src/headway/nn/{name}.py" for name in ("gates", "inception", "trend")}
 FOR_HYPERGRAPH = {"src/headway/graph/hypergraph.py", "src/headway/nn/hypergraph_conv.py"}
 
 
 def choices() -> Iterator[dict[str, str]]:
     """Every model with every operator and head."""
     options = {
-        "name": ("st_mamba", "stmgt"),
+        "name": ("st_mamba", "stmgt", "st_sepnet"),
         "spatial": ("ha_gat", "gatv2", "hypergraph", "none"),
         "head": ("point", "mixture"),
     }
@@ -48,7 +49,8 @@ def test_a_stage_depends_on_the_files_it_imports_and_on_no_other(stage: str, cho
     needed = imported_files(ROOT / "stages" / f"{stage}.py", choice)
     assert sorted(set(listed)) == sorted(listed), "listed twice"
     assert needed <= set(listed)
-    left_out = set() if choice["name"] == "st_mamba" else FOR_ST_MAMBA
+    left_out = set() if choice["name"] in ("st_mamba", "st_sepnet") else FOR_ST_MAMBA
+    left_out = left_out | (set() if choice["name"] == "st_sepnet" else FOR_ST_SEPNET)
     left_out = left_out | (set() if choice["spatial"] == "hypergraph" else FOR_HYPERGRAPH)
     assert set(listed) - needed <= left_out
 
@@ -70,7 +72,17 @@ def test_every_section_but_runtime_belongs_to_a_stage() -> None:
         for stage in PIPELINE["stages"].values()
         for name in stage["params"]
     }
-    operators = {"none", "ha_gat", "gatv2", "hypergraph", "st_mamba", "stmgt", "point", "mixture"}
+    operators = {
+        "none",
+        "ha_gat",
+        "gatv2",
+        "hypergraph",
+        "st_mamba",
+        "stmgt",
+        "st_sepnet",
+        "point",
+        "mixture",
+    }
     assert set(PARAMS) - {"runtime"} - operators <= used
 
 

@@ -16,11 +16,13 @@ from headway.errors import InputError
 from headway.evaluation.report import EvaluateParams
 from headway.models import ModelParams
 from headway.models.st_mamba import STMambaParams
+from headway.models.st_sepnet import STSepNetParams
 from headway.models.stmgt import STMGTParams
 from headway.nn.gatv2 import GATv2Params
 from headway.nn.ha_gat import HAGATParams
 from headway.nn.heads import MixtureParams, PointParams
 from headway.nn.hypergraph import HypergraphParams
+from headway.nn.inception import KERNELS
 from headway.nn.none import NoneParams
 from headway.params import load_document, read_params
 from headway.training.course import TrainParams
@@ -35,6 +37,7 @@ RECORDS: dict[str, Any] = {
     "model": ModelParams,
     "st_mamba": STMambaParams,
     "stmgt": STMGTParams,
+    "st_sepnet": STSepNetParams,
     "ha_gat": HAGATParams,
     "gatv2": GATv2Params,
     "hypergraph": HypergraphParams,
@@ -82,6 +85,15 @@ def _contradictions(sections: dict[str, Any]) -> list[str]:
     match sections["model"].name:
         case "stmgt":
             key, heads, inner, what = "stmgt.heads", sections["stmgt"].heads, width, f"{operator}.hidden_dim"
+        case "st_sepnet":
+            key, heads, inner, what = (
+                "the kernels of st_sepnet",
+                len(KERNELS),
+                width,
+                f"{operator}.hidden_dim",
+            )
+            if sections["st_sepnet"].gate == "temporal_only" and sections["model"].head != "point":
+                problems.append("st_sepnet.gate: temporal_only says one number a step; set model.head: point")
         case _:
             own = sections["st_mamba"]
             key, heads, inner = "st_mamba.head_dim", own.head_dim, own.expand * width

@@ -38,7 +38,7 @@ class ModelParams:
         anchors: forecast a correction to the anchor mix instead of the target itself.
     """
 
-    name: Literal["st_mamba", "stmgt"]
+    name: Literal["st_mamba", "stmgt", "st_sepnet"]
     spatial: Literal["ha_gat", "gatv2", "hypergraph", "none"]
     head: Literal["point", "mixture"]
     anchors: bool
@@ -56,6 +56,10 @@ def section_records(choice: ModelParams) -> dict[str, type]:
             from headway.models.stmgt import STMGTParams
 
             records["stmgt"] = STMGTParams
+        case "st_sepnet":
+            from headway.models.st_sepnet import STSepNetParams
+
+            records["st_sepnet"] = STSepNetParams
         case unknown:
             assert_never(unknown)
     match choice.spatial:
@@ -141,6 +145,26 @@ def _network(
                 history=meta.history,
                 covariates=covariates,
                 slots_per_day=meta.slots_per_day,
+            )
+        case "st_sepnet":
+            from headway.models.st_sepnet import STSepNet
+            from headway.nn.inception import KERNELS
+
+            kernels = f"the {len(KERNELS)} kernels of st_sepnet"
+            _check_divides(kernels, len(KERNELS), width, f"{choice.spatial}.hidden_dim")
+            if own.gate == "temporal_only" and choice.head != "point":
+                raise InputError(
+                    "st_sepnet.gate: temporal_only says one number a step; set model.head: point"
+                )
+            who_and_when = (own.node_embedding, own.time_of_day_embedding, own.day_of_week_embedding)
+            return STSepNet(
+                own,
+                d=width,
+                embedding=_embedding(width, meta, covariates, *who_and_when),
+                spatial=spatial,
+                head=head,
+                table=table,
+                meta=meta,
             )
         case unknown:
             assert_never(unknown)

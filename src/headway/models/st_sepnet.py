@@ -1,0 +1,216 @@
+"""ST-SepNet: the trend of the network and what the sensors do beside it, made apart and joined by a gate.
+
+    O1 = gain_n curve + shift_n                 curve: one forecast of the average series           [B, H]
+    h  = embedding(readings, masks, clock, sensor)                                                  [B, N, L, d]
+    for each layer:  h = spatial(h + Dropout(inception(h)))            times, then sensors (its own norm)
+    z  = U relu(sum over layers of S h)                                S reads all steps at once    [B, N, d]
+    O2 = head(z, anchors)                                              a correction, in z-units
+    forecast = gate(O1, O2)
+
+A gate joins forecasts. Of a distribution it moves the middle, its mean; what the head says of its spread stays.
+
+Source: brief D (ST-SepNet, arXiv 2505.19620), models.md 5: the spatial branch is MTGNN's with its skip connections,
+the temporal branch is trend.py. There the curve is the same for all sensors; gain and shift are this project's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Literal, assert_never
+
+import torch
+from annotated_types import Ge, Interval
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from headway.data.prepared import PreparedMeta
+from headway.errors import InputError
+from headway.nn.dropout import StepDropout
+from headway.nn.embedding import WindowEmbedding
+from headway.nn.gates import AdaptiveGate, AttentionGate, LSTMGate
+from headway.nn.inception import GatedInception
+from headway.nn.neighbor_table import NeighborTable
+from headway.nn.trend import LinearBranch, MambaBranch, TransformerBranch, Trend
+from headway.types import Batch, Forecast, PointForecast
+
+GateName = Literal["adaptive", "attention", "lstm", "spatial_only", "temporal_only"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class STSepNetParams:
+    """Section `st_sepnet` of params.yaml.
+
+    Attributes:
+        temporal: what reads the average series.
+        gate: how both forecasts become one; spatial_only and temporal_only leave the other branch out.
+        layers: of the spatial branch; the dilation doubles from one to the next.
+        skip_dim: width of what each layer passes on.
+        dropout: on the output of each convolution along time.
+        sensor_curve: a gain and a shift of the curve for every sensor.
+        node_embedding, time_of_day_embedding, day_of_week_embedding: what the spatial branch knows.
+        trend_dim, trend_layers, trend_heads: of the transformer and of Mamba-2.
+    """
+
+    temporal: Literal["st_mamba", "transformer", "linear"]
+    gate: GateName
+    layers: Annotated[int, Ge(1)]
+    skip_dim: Annotated[int, Ge(1)]
+    dropout: Annotated[float, Interval(ge=0, lt=1)]
+    sensor_curve: bool
+    node_embedding: bool
+    time_of_day_embedding: bool
+    day_of_week_embedding: bool
+    trend_dim: Annotated[int, Ge(1)]
+    trend_layers: Annotated[int, Ge(1)]
+    trend_heads: Annotated[int, Ge(1)]
+
+    def __post_init__(self) -> None:
+        if self.trend_dim % self.trend_heads:
+            raise InputError(
+                f"st_sepnet.trend_heads: {self.trend_heads} does not divide st_sepnet.trend_dim = {self.trend_dim}"
+            )
+
+
+class STSepNet(nn.Module):
+    """The whole model in z-units.
+
+    Args:
+        params: section `st_sepnet`.
+        d: width of the spatial branch's stream.
+        embedding: Batch -> h; made by `headway.models.build`.
+        spatial: makes one spatial operator, (h, table) -> h.
+        head: (state, batch) -> Forecast.
+        table: the sensor graph.
+        meta: of the prepared data.
+    """
+
+    def __init__(
+        self,
+        params: STSepNetParams,
+        *,
+        d: int,
+        embedding: WindowEmbedding,
+        spatial: Callable[[], nn.Module],
+        head: nn.Module,
+        table: NeighborTable,
+        meta: PreparedMeta,
+    ) -> None:
+        super().__init__()
+        self.table = table
+        space, time = params.gate != "temporal_only", params.gate != "spatial_only"
+        self.space = Space(params, d, embedding, spatial, head, meta.history) if space else None
+        self.trend = make_trend(params, meta) if time else None
+        own = time and params.sensor_curve
+        self.gain = nn.Parameter(torch.ones(meta.sensors)) if own else None
+        self.shift = nn.Parameter(torch.zeros(meta.sensors)) if own else None
+        self.gate = make_gate(params.gate, meta.sensors)
+        self.recompute = False  # set by the planner: keep the input of each layer only
+
+    def forward(self, batch: Batch) -> Forecast:
+        recompute = self.recompute and torch.is_grad_enabled()
+        if self.space is None:
+            return PointForecast(point=self.curves(batch, recompute))
+        said = self.space(batch, self.table, recompute)
+        if self.gate is None:
+            return said
+        curves = self.curves(batch, recompute)
+        if isinstance(said, PointForecast):
+            return PointForecast(point=self.gate(curves, said.point))
+        middle = said.mean()
+        return said.shifted(self.gate(curves, middle) - middle)
+
+    def curves(self, batch: Batch, recompute: bool) -> Float[Tensor, "batch horizon node"]:
+        """O1: the curve as each sensor sees it."""
+        assert self.trend is not None
+        trend = partial(checkpoint, self.trend, use_reentrant=False) if recompute else self.trend
+        curve = trend(batch).unsqueeze(-1)
+        if self.gain is None or self.shift is None:
+            return curve.expand(-1, -1, batch.target.shape[-1])
+        return curve * self.gain + self.shift
+
+
+class Space(nn.Module):
+    """The spatial branch: O2."""
+
+    def __init__(
+        self,
+        params: STSepNetParams,
+        d: int,
+        embedding: WindowEmbedding,
+        spatial: Callable[[], nn.Module],
+        head: nn.Module,
+        history: int,
+    ) -> None:
+        super().__init__()
+        self.embedding = embedding
+        self.skip = nn.Linear(history * d, params.skip_dim)
+        self.layers = nn.ModuleList(
+            Layer(params, d, 2**number, spatial(), history) for number in range(params.layers)
+        )
+        self.state = nn.Linear(params.skip_dim, d)
+        self.head = head
+
+    def forward(self, batch: Batch, table: NeighborTable, recompute: bool) -> Forecast:
+        h = self.embedding(batch)
+        skipped = self.skip(h.flatten(2)).float()
+        for layer in self.layers:
+            if recompute:  # draws the same dropout the second time
+                h, more = checkpoint(layer, h, table, use_reentrant=False)
+            else:
+                h, more = layer(h, table)
+            skipped = skipped + more
+        return self.head(self.state(torch.relu(skipped)).float(), batch)
+
+
+class Layer(nn.Module):
+    """Each sensor reads its own past, then its neighbours at each time."""
+
+    def __init__(
+        self, params: STSepNetParams, d: int, dilation: int, spatial: nn.Module, history: int
+    ) -> None:
+        super().__init__()
+        self.temporal = GatedInception(d, dilation)
+        self.dropout = StepDropout(params.dropout)
+        self.spatial = spatial
+        self.skip = nn.Linear(history * d, params.skip_dim)
+
+    def forward(
+        self, h: Float[Tensor, "batch node time d"], table: NeighborTable
+    ) -> tuple[Float[Tensor, "batch node time d"], Float[Tensor, "batch node skip"]]:
+        h = self.spatial(h + self.dropout(self.temporal(h)), table)
+        return h, self.skip(h.flatten(2)).float()
+
+
+def make_gate(name: GateName, nodes: int) -> nn.Module | None:
+    """None where there is only one branch."""
+    match name:
+        case "adaptive":
+            return AdaptiveGate(nodes)
+        case "attention":
+            return AttentionGate(nodes)
+        case "lstm":
+            return LSTMGate()
+        case "spatial_only" | "temporal_only":
+            return None
+        case unknown:
+            assert_never(unknown)
+
+
+def make_trend(params: STSepNetParams, meta: PreparedMeta) -> Trend:
+    """The temporal branch: what reads the average series, and its map to a curve."""
+    variables, width = 1 + len(meta.context), params.trend_dim
+    size = width, params.trend_layers, params.trend_heads
+    match params.temporal:
+        case "linear":
+            branch, width = LinearBranch(), meta.history * variables
+        case "transformer":
+            branch = TransformerBranch(variables, meta.history, *size)
+        case "st_mamba":
+            branch = MambaBranch(variables, *size)
+        case unknown:
+            assert_never(unknown)
+    anchors = 1 + len(meta.context) + bool(meta.trailing)
+    return Trend(branch, width, horizon=meta.horizon, anchors=anchors, slots_per_day=meta.slots_per_day)
