@@ -109,6 +109,7 @@ def new_project(folder: Path) -> Project:
     for name in ("src", "stages", ".dvc/plots"):
         ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    shutil.copytree(ROOT / "data/backbones", folder / "data/backbones")
     for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore"):
         shutil.copy(ROOT / name, folder / name)
     project = Project(folder)

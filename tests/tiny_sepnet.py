@@ -30,6 +30,13 @@ PARAMS = STSepNetParams(
     trend_dim=12,
     trend_layers=2,
     trend_heads=2,
+    backbone="",
+    backbone_source="",
+    backbone_layers=0,
+    prototypes=5,
+    features=3,
+    lora_rank=2,
+    statistics=True,
 )
 
 

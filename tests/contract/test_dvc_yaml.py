@@ -18,7 +18,10 @@ PARAMS = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
 STAGES = list(PIPELINE["stages"])
 # Listed whichever model is chosen: a template of DVC can name a file, it cannot leave one out.
 FOR_ST_MAMBA = {f"src/headway/nn/{name}.py" for name in ("gated_scan", "mamba", "selective_scan")}
-FOR_ST_SEPNET = {f"src/headway/nn/{name}.py" for name in ("gates", "inception", "trend")}
+FOR_ST_SEPNET = {
+    f"src/headway/{name}.py"
+    for name in ("models/backbone", "nn/gates", "nn/inception", "nn/prompt", "nn/reprogramming", "nn/trend")
+}
 FOR_HYPERGRAPH = {"src/headway/graph/hypergraph.py", "src/headway/nn/hypergraph_conv.py"}
 
 
@@ -84,6 +87,15 @@ def test_every_section_but_runtime_belongs_to_a_stage() -> None:
         "mixture",
     }
     assert set(PARAMS) - {"runtime"} - operators <= used
+
+
+def test_training_depends_on_the_folder_of_the_language_model_and_no_stage_makes_it() -> None:
+    stages = PIPELINE["stages"]
+    assert "${st_sepnet.backbone}" in stages["train"]["deps"]
+    assert not any("backbone" in str(stage.get("outs", [])) for stage in stages.values())
+    assert (ROOT / PARAMS["st_sepnet"]["backbone"]).is_file(), (
+        "a dependency must be there, also when none is read"
+    )
 
 
 def test_metrics_and_plots_are_in_git_and_other_outputs_in_the_cache() -> None:

@@ -30,7 +30,6 @@ NOT_YET = {
     12: "training is one process",
     13: "training is one process",
     38: "the only head is a point",
-    54: "no language model is read",
     63: "no cluster is started",
 }
 

@@ -29,20 +29,19 @@ from tiny_sepnet import made, network, stirred_model
 def test_a_gated_inception_is_its_convolutions_written_step_by_step(dilation: int) -> None:
     torch.manual_seed(0)
     layer, h = GatedInception(8, dilation), torch.randn(2, 3, 9, 8)
+    nn.init.normal_(layer.bias)
     found = layer(h)
     for step in range(9):
-        signals, shares = [], []
-        for kernel, convolution in zip(KERNELS, layer.convolutions, strict=True):
-            assert isinstance(convolution, nn.Conv1d) and convolution.bias is not None
-            total = convolution.bias.clone().expand(2, 3, -1)
+        parts = []
+        for kernel, weight in zip(KERNELS, layer.kernels, strict=True):
+            total = torch.zeros(2, 3, 2, 2)
             for tap in range(kernel):
                 read = step - (kernel - 1 - tap) * dilation
                 if read >= 0:
-                    total = total + h[:, :, read] @ convolution.weight[:, :, tap].T
-            signal, share = total.chunk(2, -1)
-            signals.append(signal)
-            shares.append(share)
-        expected = torch.tanh(torch.cat(signals, -1)) * torch.sigmoid(torch.cat(shares, -1))
+                    total = total + torch.einsum("bnd,dgc->bngc", h[:, :, read], weight[tap])
+            parts.append(total)
+        signal, share = (torch.cat(parts, -1) + layer.bias).unbind(2)
+        expected = torch.tanh(signal) * torch.sigmoid(share)
         torch.testing.assert_close(found[:, :, step], expected, rtol=1e-4, atol=1e-5)
 
 

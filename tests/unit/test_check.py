@@ -291,3 +291,19 @@ def test_the_command_leaves_with_one_when_there_is_a_problem(
     edit(project, {"train.epochs": 0})
     assert main(["check"]) == 1
     assert "train.epochs" in capsys.readouterr().out
+
+
+def test_a_language_model_that_is_not_there_is_a_problem_of_the_model(project: Path) -> None:
+    edit(
+        project,
+        {
+            "model.name": "st_sepnet",
+            "windows.history": 48,
+            "st_sepnet.temporal": "llm",
+            "st_sepnet.backbone": "data/backbones/bert",
+            "st_sepnet.backbone_source": "google-bert/bert-base-uncased",
+        },
+    )
+    (found,) = inspect_project(project)["guard rails"]
+    assert found.status == "problem"
+    assert "no such folder" in found.found and "hf download google-bert/bert-base-uncased" in found.found

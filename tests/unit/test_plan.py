@@ -80,7 +80,9 @@ def test_the_traced_peak_is_the_allocators(choice: dict[str, str], recompute: bo
     there = traced.parameters + traced.data + traced.tables
     # The profiler orders what two threads report by chance, now and then; the median of three is steady.
     found = median(measured(model, meta, 3, there) for _ in range(3))
-    tolerance = max(0.02 * found, 64 * 1024)  # a model this small is soon off by a kernel's own few numbers
+    # A model this small is soon off by a kernel's own few numbers, or by one sum of gradients, which fake tensors do
+    # not make in place.
+    tolerance = max(0.02 * found, 96 * 1024)
     assert traced.peak - traced.optimizer - traced.best == pytest.approx(found, abs=tolerance)
 
 

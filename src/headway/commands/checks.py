@@ -188,5 +188,9 @@ def _guard_rails(sections: Mapping[str, Any], sizes: Sizes, meta: PreparedMeta |
         device = Device(gpu=False, total=memory.total, free=memory.available)
     else:
         device = Device(gpu=True, total=gpu[1], free=gpu[0])
-    asked = asked_plan(sections, sizes.sensors, sizes.step_seconds)
+    try:
+        asked = asked_plan(sections, sizes.sensors, sizes.step_seconds)
+    except InputError as error:  # a language model that is not there
+        heading, problems = heading_and_problems(error)
+        return [problem("model", "; ".join([heading, *problems]))]
     return inspect_rules(sections, sizes.sensors, asked, device, meta)

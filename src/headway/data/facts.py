@@ -30,6 +30,7 @@ class DatasetFacts:
             (then the zone of a zone-aware timestamp column, else UTC).
         null_value: the number that means "no reading"; None where only NaN does.
         step_minutes: None for the most common difference of two timestamps.
+        description: what is measured and where, in a sentence or two, for a language model.
         minimum, maximum: readings outside are not believed; None for no bound.
     """
 
@@ -43,6 +44,7 @@ class DatasetFacts:
     maximum: float | None = None
     source: str = ""
     licence: str = ""
+    description: str = ""
 
 
 def read_facts(path: Path) -> DatasetFacts:

@@ -184,6 +184,7 @@ def _meta(
         time_zone=folder.zone,
         source=folder.facts.source,
         licence=folder.facts.licence,
+        description=folder.facts.description,
         steps=plan.grid.steps,
         sensors=len(sensors),
         channels=(folder.target.name, *windows.inputs),

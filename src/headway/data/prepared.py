@@ -61,7 +61,7 @@ class PreparedMeta:
     """What the arrays mean.
 
     Attributes:
-        source, licence: of the data set, as in dataset.yaml.
+        source, licence, description: of the data set, as in dataset.yaml.
         channels: variable names, the target first.
         covariates: columns of covariates.npy: past ones, `future_covariates` read ahead by the horizon, holidays.
         holidays: the place whose holidays are read, "" for none.
@@ -101,6 +101,7 @@ class PreparedMeta:
     bounds: tuple[Bounds, ...]
     covariate_steps: int
     files: dict[str, dict[str, int | str]]
+    description: str = ""
 
     def past_covariates(self) -> tuple[str, ...]:
         """Covariates of which the past is read."""

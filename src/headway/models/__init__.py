@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 from jaxtyping import Float
@@ -82,6 +83,33 @@ def section_records(choice: ModelParams) -> dict[str, type]:
         case unknown:
             assert_never(unknown)
     return records
+
+
+def outside_files(choice: ModelParams, sections: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model reads beside its own folder, with the hashes of all files: a language model, or nothing."""
+    match choice.name:
+        case "st_sepnet":
+            from headway.models.st_sepnet import backbone_record
+
+            return backbone_record(sections["st_sepnet"])
+        case _:
+            return {}
+
+
+def find_outside_files(
+    choice: ModelParams, sections: Mapping[str, Any], recorded: Mapping[str, Any], beside: Path
+) -> dict[str, Any]:
+    """The sections with the place where the recorded files are; `beside` is looked at too.
+
+    Raises: InputError naming what is missing or changed.
+    """
+    match choice.name:
+        case "st_sepnet":
+            from headway.models.st_sepnet import with_backbone
+
+            return {**sections, "st_sepnet": with_backbone(sections["st_sepnet"], recorded, beside)}
+        case _:
+            return dict(sections)
 
 
 def build(

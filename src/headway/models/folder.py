@@ -7,6 +7,9 @@ climatology.npy     the training climatology, float32 [time of week, sensor]: th
 sensors.parquet     the sensors, in the order of the weights
 calibration.json    how intervals are widened or narrowed; only of a model that says a distribution
 README.md           the model card (headway.serving.model_card)
+
+Of a model that reads a language model, config.json has its origin and the SHA-256 of its files. They are not copied:
+they are read where training read them, or from `backbone/` in this folder.
 """
 
 from __future__ import annotations
@@ -27,13 +30,14 @@ from safetensors.torch import load_file, save
 
 from headway.data.prepared import Prepared, PreparedMeta
 from headway.errors import InputError
-from headway.models import ModelParams, build, section_records
+from headway.models import ModelParams, build, find_outside_files, outside_files, section_records
 from headway.models.calibration import Calibrator
 from headway.models.standardized import OutputSpace, Standardized
 from headway.types import Graph
 
 SCHEMA = 1
 CALIBRATION = "calibration.json"
+BACKBONE = "backbone"  # where a language model may lie when it is not where it was in training
 MEND = "run `dvc repro train`, or fetch the whole folder again with `dvc pull` or `dvc get`"
 
 
@@ -97,6 +101,9 @@ def write_model_folder(
         "meta": asdict(replace(prepared.meta, files={})),
         "prepared_manifest": prepared.manifest,
     }
+    outside = outside_files(choice, sections)
+    if outside:
+        config["outside"] = outside
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     scaler = {name: prepared.scaler[name].tolist() for name in sorted(prepared.scaler)}
     (folder / "scaler.json").write_text(json.dumps(scaler) + "\n")
@@ -122,6 +129,8 @@ def read_model_folder(folder: Path, device: torch.device | str = "cpu") -> Model
     if config.get("schema") != SCHEMA:
         raise InputError(f"{folder} was written by another version of headway; {MEND}")
     choice, sections, meta, space = _read_config(config, folder / "config.json")
+    if config.get("outside"):
+        sections = find_outside_files(choice, sections, config["outside"], folder / BACKBONE)
     if climatology.shape != (7 * meta.slots_per_day, meta.sensors):
         raise InputError(
             f"{folder / 'climatology.npy'} is of another model: shape {climatology.shape}; {MEND}"

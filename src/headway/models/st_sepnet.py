@@ -15,10 +15,11 @@ the temporal branch is trend.py. There the curve is the same for all sensors; ga
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, Literal, assert_never
+from pathlib import Path
+from typing import Annotated, Any, Literal, assert_never
 
 import torch
 from annotated_types import Ge, Interval
@@ -28,11 +29,14 @@ from torch.utils.checkpoint import checkpoint
 
 from headway.data.prepared import PreparedMeta
 from headway.errors import InputError
+from headway.models.backbone import find_recorded, inspect_backbone, open_backbone, record
 from headway.nn.dropout import StepDropout
 from headway.nn.embedding import WindowEmbedding
 from headway.nn.gates import AdaptiveGate, AttentionGate, LSTMGate
 from headway.nn.inception import GatedInception
 from headway.nn.neighbor_table import NeighborTable
+from headway.nn.prompt import Prompt
+from headway.nn.reprogramming import PATCH, LanguageBranch, patches_of
 from headway.nn.trend import LinearBranch, MambaBranch, TransformerBranch, Trend
 from headway.types import Batch, Forecast, PointForecast
 
@@ -52,9 +56,15 @@ class STSepNetParams:
         sensor_curve: a gain and a shift of the curve for every sensor.
         node_embedding, time_of_day_embedding, day_of_week_embedding: what the spatial branch knows.
         trend_dim, trend_layers, trend_heads: of the transformer and of Mamba-2.
+        backbone: folder of a language model. backbone_source: its name on the Hugging Face Hub, @revision.
+        backbone_layers: the first so many of its layers; 0: all.
+        prototypes: mixtures of its words that patches are made of.
+        features: numbers read of each patch's last state.
+        lora_rank: of the trained maps beside its linear layers; 0: none.
+        statistics: tell it the window's statistics, not only the data set and the task.
     """
 
-    temporal: Literal["st_mamba", "transformer", "linear"]
+    temporal: Literal["llm", "st_mamba", "transformer", "linear"]
     gate: GateName
     layers: Annotated[int, Ge(1)]
     skip_dim: Annotated[int, Ge(1)]
@@ -66,6 +76,13 @@ class STSepNetParams:
     trend_dim: Annotated[int, Ge(1)]
     trend_layers: Annotated[int, Ge(1)]
     trend_heads: Annotated[int, Ge(1)]
+    backbone: str
+    backbone_source: str
+    backbone_layers: Annotated[int, Ge(0)]
+    prototypes: Annotated[int, Ge(1)]
+    features: Annotated[int, Ge(1)]
+    lora_rank: Annotated[int, Ge(0)]
+    statistics: bool
 
     def __post_init__(self) -> None:
         if self.trend_dim % self.trend_heads:
@@ -199,6 +216,52 @@ def make_gate(name: GateName, nodes: int) -> nn.Module | None:
             assert_never(unknown)
 
 
+def backbone_record(params: STSepNetParams) -> dict[str, Any]:
+    """What is to be known of the language model; empty where none is read."""
+    if params.temporal != "llm" or params.gate == "spatial_only":
+        return {}
+    inspect_backbone(Path(params.backbone), params.backbone_source)
+    return record(Path(params.backbone), params.backbone_source)
+
+
+def with_backbone(params: STSepNetParams, recorded: Mapping[str, Any], beside: Path) -> STSepNetParams:
+    """The section with the folder where the recorded language model is found."""
+    return replace(params, backbone=str(find_recorded(recorded, Path(params.backbone), beside)))
+
+
+def make_language_branch(params: STSepNetParams, meta: PreparedMeta) -> LanguageBranch:
+    """A frozen language model that reads patches of the average series after a prompt."""
+    if meta.history < PATCH:
+        raise InputError(
+            f"st_sepnet.temporal: llm reads patches of {PATCH} steps; set windows.history to as many"
+        )
+    folder = Path(params.backbone)
+    reader, tokens = open_backbone(folder, params.backbone_source, params.backbone_layers, params.lora_rank)
+    prompt = Prompt(
+        meta.description or describe(meta),
+        tokens,
+        reader.words(),
+        history=meta.history,
+        horizon=meta.horizon,
+        slots_per_day=meta.slots_per_day,
+        statistics=params.statistics,
+    )
+    said = prompt(torch.zeros(1, meta.history), torch.zeros(1, meta.history, 2, dtype=torch.int64)).shape[1]
+    if said + patches_of(meta.history) > reader.limit:
+        raise InputError(
+            f"{folder} reads {reader.limit} tokens, the prompt has {said}: shorten `description` in dataset.yaml"
+        )
+    if params.features > reader.words().shape[1]:
+        raise InputError(f"st_sepnet.features: {params.features}, but {folder} has {reader.words().shape[1]}")
+    return LanguageBranch(reader, prompt, params.prototypes, params.features)
+
+
+def describe(meta: PreparedMeta) -> str:
+    """Of a data set whose dataset.yaml has no description."""
+    minutes = f"{meta.step_seconds / 60:g}"
+    return f"{meta.variable} in {meta.unit} of {meta.sensors} sensors, a reading every {minutes} minutes."
+
+
 def make_trend(params: STSepNetParams, meta: PreparedMeta) -> Trend:
     """The temporal branch: what reads the average series, and its map to a curve."""
     variables, width = 1 + len(meta.context), params.trend_dim
@@ -210,6 +273,8 @@ def make_trend(params: STSepNetParams, meta: PreparedMeta) -> Trend:
             branch = TransformerBranch(variables, meta.history, *size)
         case "st_mamba":
             branch = MambaBranch(variables, *size)
+        case "llm":
+            branch, width = make_language_branch(params, meta), patches_of(meta.history) * params.features
         case unknown:
             assert_never(unknown)
     anchors = 1 + len(meta.context) + bool(meta.trailing)

@@ -107,4 +107,4 @@ class Standardized(nn.Module):
 
     def parameter_count(self) -> int:
         """Trained numbers."""
-        return sum(parameter.numel() for parameter in self.parameters())
+        return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)

@@ -15,7 +15,7 @@ from headway.data.prepared import Prepared, PreparedMeta
 from headway.data.windows import Windows
 from headway.errors import Stopped
 from headway.evaluation.predict import forecast_windows
-from headway.models import build
+from headway.models import build, outside_files
 from headway.models.calibration import Calibrator, fit_calibrator
 from headway.models.standardized import Standardized
 from headway.training.ladder import is_out_of_memory
@@ -145,7 +145,9 @@ def identity(prepared: Prepared, params: Mapping[str, Any], script: Path) -> dic
     """
     hashes = {name: entry["sha256"] for name, entry in prepared.meta.files.items()}
     decisive = {**params, "train": params["train"].without_length()}
+    outside = outside_files(params["model"], params)
     return {
+        **({"outside": outside["files"]} if outside else {}),
         "params": {section: asdict(record) for section, record in decisive.items()},
         "prepared": {"meta.json": prepared.manifest, **hashes},
         "code": code_digest("headway", script),

@@ -189,7 +189,7 @@ def make_optimizer(model: nn.Module, params: TrainParams) -> torch.optim.AdamW:
     """AdamW; only matrices decay. Decay of an identity or of a state-space constant means nothing."""
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     matrices, others = [], []
-    for parameter in model.parameters():
+    for parameter in (parameter for parameter in model.parameters() if parameter.requires_grad):
         (matrices if parameter.dim() > 1 and id(parameter) not in tables else others).append(parameter)
     groups = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=params.lr, weight_decay=params.weight_decay, fused=True)

@@ -82,7 +82,8 @@ def trace_step(
     """
     arithmetic = replace(precision, device_type="cpu")
     scaler = torch.amp.GradScaler("cpu", enabled=False)
-    twin = copy.deepcopy(model).cpu().train()
+    frozen = {id(parameter): parameter for parameter in model.parameters() if not parameter.requires_grad}
+    twin = copy.deepcopy(model, frozen).cpu().train()  # without a copy of what is only read
     with torch.random.fork_rng(devices=[]), FakeTensorMode() as fakes, _Storages() as storages:
         _fake(twin, fakes, storages)
         storages.label = "data"
@@ -96,19 +97,20 @@ def trace_step(
                 storages.relabel(parameter.grad, "gradients")
         storages.begin()
         storages.label = "activations"
-        hooks = [p.register_post_accumulate_grad_hook(storages.gradient) for p in twin.parameters()]
+        trained = [p for p in twin.parameters() if p.requires_grad]
+        hooks = [p.register_post_accumulate_grad_hook(storages.gradient) for p in trained]
         backward_piece(twin, batch, 1, arithmetic, scaler)
         del hooks
     return _summary(twin, storages.at_peak)
 
 
 def _summary(model: Standardized, held: Counter[str]) -> StepMemory:
-    weights = sum(parameter.nbytes for parameter in model.parameters())
-    counters = sum(4 for _ in model.parameters())
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    weights, counters = sum(parameter.nbytes for parameter in trained), 4 * len(trained)
     return StepMemory(
         parameters=held["parameters"],
         optimizer=MOMENTS * weights + counters,
-        best=weights + sum(buffer.nbytes for buffer in model.buffers()),
+        best=sum(tensor.nbytes for tensor in model.state_dict().values()),
         gradients=held["gradients"],
         data=held["data"],
         tables=held["tables"],
