@@ -43,6 +43,7 @@ RUNTIME = RuntimeParams(
     precision="fp32",
     micro_batch=8,
     memory_budget="auto",
+    data="memmap",
     threads=1,
     checkpoint_steps=2,
     checkpoint_minutes=0.0,

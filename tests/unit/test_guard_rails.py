@@ -22,7 +22,13 @@ def asked(gib: float, micro_batch: int = 16) -> Plan:
     nothing = dict.fromkeys(StepMemory.__slots__, 0)
     memory = StepMemory(**nothing | {"activations": int(gib * GIB)})
     return Plan(
-        micro_batch=micro_batch, recompute=False, memory=memory, allowance=0, budget=4 * GIB, fits=gib <= 4
+        micro_batch=micro_batch,
+        recompute=False,
+        memory=memory,
+        allowance=0,
+        series=0,
+        budget=4 * GIB,
+        fits=gib <= 4,
     )
 
 

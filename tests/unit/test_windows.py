@@ -5,13 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from headway.data.prepared import Prepared
-from headway.data.windows import DAY_WEIGHT, Windows, last_observed, trailing_climatology
+from headway.data.windows import (
+    DAY_WEIGHT,
+    Residence,
+    Windows,
+    held_bytes,
+    last_observed,
+    row_spans,
+    trailing_climatology,
+)
+from headway.training.plan import series_bytes
 from headway.types import Batch
 from tiny_prepared import HISTORY, HORIZON, tiny_prepared
 
@@ -208,6 +219,73 @@ def test_observed_targets_are_counted_as_the_batch_shows_them(prepared: Prepared
     windows, origins = Windows(prepared), np.array([4, 90, 397, 90])
     assert windows.count_observed(origins) == int(windows.gather(origins).target_observed.sum())
     assert 0 < windows.count_observed(origins) < 4 * HORIZON * SENSORS
+
+
+@pytest.mark.parametrize("data", ["memory", "device"])
+def test_wherever_the_readings_are_held_the_windows_are_the_same_bits(
+    data: Residence, prepared: Prepared
+) -> None:
+    origins = ALL_ORIGINS[::-7].copy()
+    mapped, held = Windows(prepared), Windows(prepared, "cpu", data)
+    assert names_that_moved(mapped.gather(origins), held.gather(origins)) == set()
+    assert held.count_observed(origins) == mapped.count_observed(origins)
+    assert held.values.data_ptr() != mapped.values.data_ptr(), "a copy"
+    assert held.mapped().values.data_ptr() == mapped.mapped().values.data_ptr()
+
+
+def test_of_a_part_of_the_series_only_the_rows_that_its_windows_read_are_held(prepared: Prepared) -> None:
+    back = max(*WEEKS, HISTORY + max(CONTEXT))
+    parts = [(350, 360), (375, 380)]
+    held = Windows(prepared, "cpu", "memory", parts)
+    assert row_spans(prepared.meta, STEPS, parts) == [(350 - back, 379 + HORIZON)], "they overlap"
+    assert len(held.values) == len(held.observed) == 379 + HORIZON - 350 + back
+    origins = np.r_[350:360, 375:380]
+    assert names_that_moved(Windows(prepared).gather(origins), held.gather(origins)) == set()
+    assert names_that_moved(held.mapped().gather(ALL_ORIGINS), Windows(prepared).gather(ALL_ORIGINS)) == set()
+
+
+def test_parts_that_lie_apart_are_held_apart_and_nothing_between_them(prepared: Prepared) -> None:
+    short = replace(prepared, meta=replace(prepared.meta, context=(), trailing=(), trailing_days=()))
+    held = Windows(short, "cpu", "memory", [(100, 110), (300, 301), (20, 20)])
+    assert len(held.values) == (10 + HISTORY + HORIZON - 1) + (HISTORY + HORIZON)
+    origins = np.array([300, 100, 109])
+    assert names_that_moved(Windows(short).gather(origins), held.gather(origins)) == set()
+    with pytest.raises(IndexError):
+        held.gather(np.array([200]))
+
+
+def test_a_copy_takes_the_bytes_that_are_planned_for_it(prepared: Prepared) -> None:
+    held = Windows(prepared, "cpu", "device")
+    tensors = (held.values, held.observed, held.calendar, held.covariates, held.climatology, held.place)
+    taken = sum(tensor.nbytes for tensor in tensors)
+    meta = replace(prepared.meta, sensors=SENSORS)
+    assert held_bytes(meta, [(0, STEPS)], SENSORS) == taken
+    assert series_bytes(meta, STEPS, "device", "cuda") == series_bytes(meta, STEPS, "memory", "cpu") == taken
+    assert series_bytes(meta, STEPS, "memory", "cuda") == series_bytes(meta, STEPS, "memmap", "cpu") == 0
+
+
+class Moves(TorchDispatchMode):
+    """Counts the tensors that go from one device to another."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten._to_copy.default and made.device != args[0].device:
+            self.count += 1
+        return made
+
+
+def test_on_the_device_a_batch_is_gathered_and_only_the_origins_move(prepared: Prepared) -> None:
+    # the meta device stands for a GPU: tensors have shapes there, and do not mix with those of the CPU
+    held, mapped = Windows(prepared, "meta", "device"), Windows(prepared, "meta")
+    with Moves() as moves:
+        batch = held.gather(np.array([300, 301, 302]))
+    assert {getattr(batch, field.name).device.type for field in fields(Batch)} == {"meta"}
+    assert moves.count == 1
+    with Moves() as moves:
+        mapped.gather(np.array([300, 301, 302]))
+    assert moves.count == len(fields(Batch)), "from memory every field is moved"
 
 
 def test_an_opened_folder_gives_the_windows_of_its_arrays(tmp_path: Path, prepared: Prepared) -> None:

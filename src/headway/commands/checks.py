@@ -189,7 +189,7 @@ def _guard_rails(sections: Mapping[str, Any], sizes: Sizes, meta: PreparedMeta |
     else:
         device = Device(gpu=True, total=gpu[1], free=gpu[0])
     try:
-        asked = asked_plan(sections, sizes.sensors, sizes.step_seconds)
+        asked = asked_plan(sections, sizes.sensors, sizes.step_seconds, sizes.steps)
     except InputError as error:  # a language model that is not there
         heading, problems = heading_and_problems(error)
         return [problem("model", "; ".join([heading, *problems]))]

@@ -17,9 +17,8 @@ from headway.commands.sections import read_sections
 from headway.commands.sizes import model_of_size
 from headway.errors import InputError
 from headway.training.memory import GIB, MIB, parse_size
-from headway.training.plan import Plan, Planner, resolve_budget
+from headway.training.plan import Plan, Planner, resolve_budget, series_bytes
 from headway.training.precision import resolve_device, resolve_precision
-from headway.training.trace import StepMemory
 
 GPU_SIZES = ("4GB", "6GB", "8GB", "12GB", "16GB", "24GB")
 MEANING = {
@@ -34,22 +33,27 @@ MEANING = {
 }
 
 
-def asked_plan(sections: Mapping[str, Any], sensors: int, step_seconds: int) -> Plan:
+def asked_plan(sections: Mapping[str, Any], sensors: int, step_seconds: int, steps: int) -> Plan:
     """What section `runtime` asks for on this machine: the micro-batch it names, or the planner's choice."""
     runtime = sections["runtime"]
     device = resolve_device(runtime.device)
-    planner = planner_of(sections, sensors, step_seconds, device)
+    planner = planner_of(sections, sensors, step_seconds, steps, device)[0]
     budget = resolve_budget(runtime.memory_budget, device)
     if runtime.micro_batch:
         return planner.judge(runtime.micro_batch, False, budget)
     return planner.plan(budget)
 
 
-def planner_of(sections: Mapping[str, Any], sensors: int, step_seconds: int, device: torch.device) -> Planner:
-    """A planner for the chosen model at this size."""
+def planner_of(
+    sections: Mapping[str, Any], sensors: int, step_seconds: int, steps: int, device: torch.device
+) -> tuple[Planner, Planner]:
+    """Planners for the chosen model at this size: on this device, and on a GPU."""
+    runtime = sections["runtime"]
     model, meta = model_of_size(sections, sensors, step_seconds)
-    precision = resolve_precision(sections["runtime"].precision, device)
-    return Planner(model, meta, sections["train"].batch_size, precision)
+    precision = resolve_precision(runtime.precision, device)
+    series = [series_bytes(meta, steps, runtime.data, kind) for kind in (device.type, "cuda")]
+    planner = Planner(model, meta, sections["train"].batch_size, precision, series[0])
+    return planner, planner if device.type == "cuda" else planner.on_cuda(series[1])
 
 
 def plan_text(root: Path, budget: str | None, sensors: int | None, history: int | None) -> str:
@@ -63,28 +67,30 @@ def plan_text(root: Path, budget: str | None, sensors: int | None, history: int 
     if budget is not None:
         runtime = replace(sections["runtime"], memory_budget=budget, micro_batch=0)
         sections = sections | {"runtime": runtime}
-    sensors, step_seconds = _sizes(sections, root, sensors)
+    sensors, step_seconds, steps = _sizes(sections, root, sensors)
     device = resolve_device(sections["runtime"].device)
-    planner = planner_of(sections, sensors, step_seconds, device)
+    planner, on_gpu = planner_of(sections, sensors, step_seconds, steps, device)
     chosen = planner.plan(resolve_budget(sections["runtime"].memory_budget, device))
     exact = planner.judge(chosen.micro_batch, chosen.recompute, chosen.budget)
-    lines = [_title(sections, sensors), "", *_components(exact.memory, exact.allowance, device.type)]
-    lines += ["", f"runtime: {exact.describe()}", "", *_gpus(planner, device)]
+    lines = [_title(sections, sensors), "", *_components(exact, device.type)]
+    lines += ["", f"runtime: {exact.describe()}", "", *_gpus(on_gpu)]
     return "\n".join(lines) + "\n"
 
 
-def _sizes(sections: Mapping[str, Any], root: Path, sensors: int | None) -> tuple[int, int]:
+def _sizes(sections: Mapping[str, Any], root: Path, sensors: int | None) -> tuple[int, int, int]:
+    """Sensors, seconds of a step, steps."""
     from headway.commands.checks import inspect_data  # checks needs this module for its own line on memory
 
     known = inspect_data(sections, root)[1]
     if known is not None:
-        return sensors or known.sensors, known.step_seconds
+        return sensors or known.sensors, known.step_seconds, known.steps
     if sensors is None:
         raise InputError(
             f"the data set {sections['dataset']!r} cannot be read, so name a number: "
             "python -m headway plan --sensors 207"
         )
-    return sensors, sections["simulate"].step_minutes * 60
+    world = sections["simulate"]
+    return sensors, world.step_minutes * 60, world.days * 1440 // world.step_minutes
 
 
 def _title(sections: Mapping[str, Any], sensors: int) -> str:
@@ -97,17 +103,19 @@ def _title(sections: Mapping[str, Any], sensors: int) -> str:
     )
 
 
-def _components(memory: StepMemory, extra: int, device_type: str) -> list[str]:
+def _components(plan: Plan, device_type: str) -> list[str]:
+    memory = plan.memory
     rows = [(field.name, getattr(memory, field.name), MEANING[field.name]) for field in fields(memory)]
     rows.append(("traced", memory.peak, "all of these"))
     what = "Python and its libraries" if device_type == "cpu" else "CUDA context, rounding; not measured"
-    rows.append(("allowance", extra, what))
+    rows.append(("allowance", plan.allowance, what))
+    if plan.series:
+        rows.append(("series", plan.series, "readings, as runtime.data asks"))
     return [f"{name:<12} {size / MIB:>10,.1f} MiB  {meaning}" for name, size, meaning in rows]
 
 
-def _gpus(planner: Planner, device: torch.device) -> list[str]:
+def _gpus(planner: Planner) -> list[str]:
     """A row a size of GPU: the same step, with the allowance of CUDA."""
-    planner = planner if device.type == "cuda" else planner.on_cuda()
     lines = [f"{'GPU':<6} {'micro-batch':>11}  {'activations':<16} {'needs':>9}"]
     for size in GPU_SIZES:
         plan = planner.plan(parse_size(size))

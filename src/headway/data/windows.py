@@ -4,18 +4,24 @@ Enters: the opened prepared folder, or recent rows laid out like it, and window 
 physical units. The windows of a day and a week ago are the same gather at other row offsets, so they cost no
 memory (models.md 0b).
 
+The array stays on disk and is mapped, or is held in memory, or is copied to the device once and gathered there:
+the same bits each time. Who trains on a part of the series holds the rows of that part and of what its windows
+look back to.
+
 Glossary: B windows, L history, H horizon, N nodes, C channels, K context lags, A = K + 2 anchors.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from headway.data.store import release
 from headway.types import Batch
 
 if TYPE_CHECKING:
@@ -23,6 +29,8 @@ if TYPE_CHECKING:
 
 # A trailing mean of n weeks is shrunk to the mean of the last days as if those were one more week.
 DAY_WEIGHT = 1.0
+
+Residence = Literal["memmap", "memory", "device"]
 
 
 @runtime_checkable
@@ -46,25 +54,45 @@ class Series(Protocol):
 class Windows:
     """Gathers windows of one data set."""
 
-    def __init__(self, prepared: Series, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        prepared: Series,
+        device: torch.device | str = "cpu",
+        data: Residence = "memmap",
+        parts: Sequence[tuple[int, int]] = (),
+    ) -> None:
+        """Hold what windows are gathered from.
+
+        Args:
+            device: of the batches.
+            data: `memmap` leaves the arrays as they are, `memory` copies them into memory, `device` to the device.
+            parts: origins [first, last) that will be asked for; a copy holds no other rows. Empty: all.
+        """
         meta = prepared.meta
-        self.device = torch.device(device)
+        self.series, self.data, self.device = prepared, data, torch.device(device)
+        self.held_on = self.device if data == "device" else torch.device("cpu")
         self.history, self.horizon, self.lags = meta.history, meta.horizon, len(meta.context)
-        self.values = torch.from_numpy(prepared.values)  # [T, N, C], still on disk
-        self.observed = torch.from_numpy(prepared.observed)
-        self.calendar = torch.from_numpy(prepared.calendar)  # [T, 2]
-        self.covariates = torch.from_numpy(prepared.covariates)  # [T, K']
-        self.climatology = torch.from_numpy(prepared.climatology)  # [7 * slots, N]
-        self.slots_per_day = meta.slots_per_day
-        steps_back = torch.arange(-meta.history, 0)
-        steps_ahead = torch.arange(meta.horizon)
+        self.steps, self.sensors = prepared.values.shape[:2]
+        self.slots_per_day, self.weeks = meta.slots_per_day, len(meta.trailing)
+        spans = row_spans(meta, self.steps, parts) if data != "memmap" else [(0, self.steps)]
+        self.place = _places(spans, self.steps).to(self.held_on)  # [T], where a row lies in what is held
+        self.values = self._hold(prepared.values, spans)  # [rows, N, C]
+        self.observed = self._hold(prepared.observed, spans)
+        self.calendar = self._hold(prepared.calendar, spans)  # [rows, 2]
+        self.covariates = self._hold(prepared.covariates, spans)  # [rows, K']
+        self.climatology = torch.from_numpy(prepared.climatology).to(self.held_on)  # [7 * slots, N]
+        steps_back = torch.arange(-meta.history, 0, device=self.held_on)
+        steps_ahead = torch.arange(meta.horizon, device=self.held_on)
         self.history_rows = steps_back
         self.target_rows = steps_ahead
         self.past_rows = torch.stack([steps_back - lag for lag in meta.context]) if meta.context else None
-        anchor_lags = [*meta.context, *meta.trailing, *meta.trailing_days]
-        assert all(lag >= meta.horizon for lag in anchor_lags), f"a lag of {anchor_lags} reads the future"
-        self.weeks = len(meta.trailing)
-        self.anchor_rows = torch.stack([steps_ahead - lag for lag in anchor_lags]) if anchor_lags else None
+        lags = anchor_lags(meta)
+        assert all(lag >= meta.horizon for lag in lags), f"a lag of {lags} reads the future"
+        self.anchor_rows = torch.stack([steps_ahead - lag for lag in lags]) if lags else None
+
+    def mapped(self) -> Windows:
+        """The same windows from the prepared arrays as they are: those of every origin, at no memory."""
+        return self if self.data == "memmap" else Windows(self.series, self.device)
 
     def gather(self, origins: Int[Tensor, " batch"] | Int[np.ndarray, " batch"]) -> Batch:
         """The windows of these origins, in the order given; every window lies inside the series."""
@@ -100,17 +128,35 @@ class Windows:
 
     def _origin(self, origins: Int[Tensor, " batch"] | Int[np.ndarray, " batch"]) -> Int[Tensor, " batch"]:
         origin = torch.as_tensor(origins, dtype=torch.int64)
-        outside = (origin < self.history) | (origin > len(self.values) - self.horizon)
+        outside = (origin < self.history) | (origin > self.steps - self.horizon)
         assert not outside.any(), f"windows reach outside the series: origins {origin[outside].tolist()}"
-        return origin
+        return origin.to(self.held_on)
+
+    def _hold(self, array: np.ndarray, spans: Sequence[tuple[int, int]]) -> Tensor:
+        """The array, or a copy of these rows of it."""
+        if self.data == "memmap":
+            return torch.from_numpy(array)
+        whole = torch.from_numpy(array)
+        held = torch.empty(
+            sum(last - first for first, last in spans),
+            *whole.shape[1:],
+            dtype=whole.dtype,
+            device=self.held_on,
+        )
+        filled = 0
+        for first, last in spans:
+            held[filled : filled + last - first] = whole[first:last]
+            filled += last - first
+        release(array)
+        return held
 
     def _read(
         self, origin: Int[Tensor, " batch"], offsets: Int[Tensor, "..."], array: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Rows origin + offset of `array`; False in the second tensor where the row does not exist."""
         rows = origin.view(-1, *[1] * offsets.dim()) + offsets
-        exists = (rows >= 0) & (rows < len(array))
-        read = array.index_select(0, rows.clamp(0, len(array) - 1).flatten())
+        exists = (rows >= 0) & (rows < self.steps)
+        read = array.index_select(0, self.place.index_select(0, rows.clamp(0, self.steps - 1).flatten()))
         return read.view(*rows.shape, *array.shape[1:]), exists.view(*rows.shape, *[1] * (array.dim() - 1))
 
     def _masked(
@@ -140,7 +186,7 @@ class Windows:
         self, origin: Int[Tensor, " batch"]
     ) -> tuple[Float[Tensor, "batch history node lag"], Bool[Tensor, "batch history node lag"]]:
         if self.past_rows is None:
-            empty = torch.zeros(len(origin), self.history, self.values.shape[1], 0)
+            empty = torch.zeros(len(origin), self.history, self.sensors, 0, device=self.held_on)
             return empty, empty.bool()
         past, observed = self._target(origin, self.past_rows)  # [B, K, L, N]
         return past.permute(0, 2, 3, 1), observed.permute(0, 2, 3, 1)
@@ -165,6 +211,43 @@ class Windows:
                 anchors.append(usual)
                 masks.append(known)
         return torch.stack(anchors, -1), torch.stack(masks, -1)
+
+
+def anchor_lags(meta: PreparedMeta) -> list[int]:
+    """How far before a target step its anchors are read, but for the last reading."""
+    return [*meta.context, *meta.trailing, *meta.trailing_days]
+
+
+def row_spans(meta: PreparedMeta, steps: int, parts: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Rows [first, last) that the windows of these origins read, in order and apart; all rows without a part."""
+    if not parts:
+        return [(0, steps)]
+    back = max([meta.history + max(meta.context, default=0), *anchor_lags(meta)])
+    spans: list[tuple[int, int]] = []
+    for first, last in sorted(part for part in parts if part[0] < part[1]):
+        span = max(0, first - back), min(steps, last - 1 + meta.horizon)
+        if spans and span[0] <= spans[-1][1]:
+            before = spans.pop()
+            span = before[0], max(before[1], span[1])
+        spans.append(span)
+    return spans
+
+
+def held_bytes(meta: PreparedMeta, spans: Sequence[tuple[int, int]], sensors: int) -> int:
+    """Bytes that a copy of these rows takes, with the place of every row and the climatology."""
+    rows = sum(last - first for first, last in spans)
+    row = sensors * len(meta.channels) * 5 + 4 + 4 * len(meta.covariates)  # a reading and whether it was one
+    return rows * row + 8 * max(last for _, last in spans) + 4 * 7 * meta.slots_per_day * sensors
+
+
+def _places(spans: Sequence[tuple[int, int]], steps: int) -> Int[Tensor, " step"]:
+    """Where each row of the series lies when only these are held; -1 for the others, which no gather accepts."""
+    places = torch.full((steps,), -1, dtype=torch.int64)
+    held = 0
+    for first, last in spans:
+        places[first:last] = torch.arange(held, held + last - first)
+        held += last - first
+    return places
 
 
 def last_observed(

@@ -21,7 +21,7 @@ from headway.models.standardized import Standardized
 from headway.training.ladder import is_out_of_memory
 from headway.training.loop import train
 from headway.training.memory import keep_heap, peak_mib
-from headway.training.plan import Planner, resolve_budget
+from headway.training.plan import Planner, resolve_budget, series_bytes
 from headway.training.precision import Precision, resolve_device, resolve_precision
 from headway.training.run import Run, RuntimeParams, code_digest
 from headway.training.state import Progress
@@ -68,7 +68,7 @@ def run_experiment(
     torch.manual_seed(params["train"].seed)
     scale = [torch.from_numpy(prepared.scaler[name]) for name in ("mean", "std")]
     model = build(params["model"], params, prepared.meta, _graph(prepared), *scale).to(device)
-    windows, splits = Windows(prepared, device), prepared.meta.splits
+    windows, splits = Windows(prepared, device, runtime.data), prepared.meta.splits
     log.info("%s weights, %s on %s", f"{model.parameter_count():,}", precision.name, device.type)
     runtime = plan_memory(model, prepared.meta, params["train"].batch_size, runtime, precision, device)
     with (
@@ -90,7 +90,7 @@ def calibrate(
     model: Standardized, windows: Windows, validation: tuple[int, int], batch_size: int
 ) -> Calibrator:
     """Fit intervals to evenly spread validation windows, as many as CALIBRATION_TARGETS allows, in float32."""
-    targets = windows.horizon * windows.values.shape[1]
+    targets = windows.horizon * windows.sensors
     step = -(-(validation[1] - validation[0]) * targets // CALIBRATION_TARGETS)
     origins = torch.arange(*validation, max(1, step))
     forecasts = forecast_windows({"the model": model.eval()}, windows.gather, origins, batch_size)
@@ -109,7 +109,8 @@ def plan_memory(
     if runtime.micro_batch:
         return runtime
     budget = resolve_budget(runtime.memory_budget, device)
-    plan = Planner(model, meta, batch_size, precision).plan(budget)
+    series = series_bytes(meta, meta.steps, runtime.data, device.type)
+    plan = Planner(model, meta, batch_size, precision, series).plan(budget)
     log.info(plan.describe())
     model.set_recompute(plan.recompute)
     return replace(runtime, micro_batch=plan.micro_batch)

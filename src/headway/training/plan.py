@@ -8,11 +8,13 @@ it is free just now: a run that is continued makes the same choice again.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from headway.data.prepared import PreparedMeta
+from headway.data.windows import Residence, held_bytes, row_spans
 from headway.models.standardized import Standardized
 from headway.training.memory import GIB, MIB, host_memory, parse_size
 from headway.training.precision import Precision
@@ -36,6 +38,7 @@ class Plan:
         recompute: compute the inside of each block again in the backward pass instead of keeping it.
         memory: of a step; where the whole batch fits with ease, at most so much.
         allowance: bytes that no trace sees.
+        series: bytes of the readings, where they are held in the same memory.
         budget: bytes it was to fit in.
         fits: whether it does; if not, it is the smallest choice there is.
     """
@@ -44,13 +47,14 @@ class Plan:
     recompute: bool
     memory: StepMemory
     allowance: int
+    series: int
     budget: int
     fits: bool
 
     @property
     def needed(self) -> int:
         """Bytes: what is traced and what is not."""
-        return self.memory.peak + self.allowance
+        return self.memory.peak + self.allowance + self.series
 
     def describe(self) -> str:
         """One line."""
@@ -73,6 +77,18 @@ def resolve_budget(choice: str, device: torch.device) -> int:
     return int(CPU_SHARE * host_memory())
 
 
+def series_bytes(
+    meta: PreparedMeta, steps: int, data: Residence, device_type: str, parts: Sequence[tuple[int, int]] = ()
+) -> int:
+    """Bytes of a series of so many steps in the memory that is planned: the device's, which on a CPU is the only one.
+
+    Args: parts: origins that are trained on and judged; empty: all.
+    """
+    if data == "memmap" or (data == "memory" and device_type != "cpu"):
+        return 0
+    return held_bytes(meta, row_spans(meta, steps, parts), meta.sensors)
+
+
 def allowance(peak: int, device_type: str) -> int:
     """Bytes beside the traced ones."""
     return PROCESS if device_type == "cpu" else CONTEXT + int(ROUNDING * peak)
@@ -82,15 +98,17 @@ class Planner:
     """Plans for one model, its data and its effective batch; each choice is traced once."""
 
     def __init__(
-        self, model: Standardized, meta: PreparedMeta, batch_size: int, precision: Precision
+        self, model: Standardized, meta: PreparedMeta, batch_size: int, precision: Precision, series: int = 0
     ) -> None:
-        """`batch_size`: windows of an update. `precision`: its device decides the allowance."""
+        """`batch_size`: windows of an update. `precision`: its device decides the allowance. `series`: as of Plan."""
         self._model, self._meta, self.batch_size, self._precision = model, meta, batch_size, precision
+        self._series = series
         self._traced: dict[tuple[int, bool], StepMemory] = {}
 
-    def on_cuda(self) -> Planner:
-        """The same steps with the allowance of a GPU."""
-        twin = Planner(self._model, self._meta, self.batch_size, replace(self._precision, device_type="cuda"))
+    def on_cuda(self, series: int = 0) -> Planner:
+        """The same steps with the allowance of a GPU, and what of the series it would hold."""
+        precision = replace(self._precision, device_type="cuda")
+        twin = Planner(self._model, self._meta, self.batch_size, precision, series)
         twin._traced = self._traced
         return twin
 
@@ -129,7 +147,8 @@ class Planner:
         most = self._plan(one.memory.of_windows(self.batch_size), self.batch_size, one.recompute, one.budget)
         if most.fits:
             return most
-        room, each = one.budget - one.allowance - one.memory.fixed, one.memory.peak - one.memory.fixed
+        room = one.budget - one.allowance - one.series - one.memory.fixed
+        each = one.memory.peak - one.memory.fixed
         windows = _power_of_two(min(self.batch_size, 2 * room // each))
         while windows > 1:
             plan = self.judge(windows, one.recompute, one.budget)
@@ -145,8 +164,9 @@ class Planner:
             recompute=recompute,
             memory=memory,
             allowance=extra,
+            series=self._series,
             budget=budget,
-            fits=memory.peak + extra <= budget,
+            fits=memory.peak + extra + self._series <= budget,
         )
 
 

@@ -28,6 +28,7 @@ from typing import Annotated, Any, Literal, NoReturn
 from annotated_types import Ge
 
 from headway.atomic import write_text
+from headway.data.windows import Residence
 from headway.errors import Stopped
 from headway.training.lock import acquire, remove_unused
 from headway.training.memory import parse_size
@@ -47,6 +48,7 @@ class RuntimeParams:
         device, precision: where and in which arithmetic.
         micro_batch: windows in memory at once; 0 leaves it to the planner.
         memory_budget: what training may use, as 4GB, for the planner; auto is a share of the machine's memory.
+        data: where the readings are: mapped from the disk, in memory, or on the device.
         threads: CPU threads, 0 for torch's choice.
         checkpoint_steps, checkpoint_minutes: cadence of checkpoints, whichever comes first.
         max_hours: stop after so long with exit code 75; 0 for no limit.
@@ -59,6 +61,7 @@ class RuntimeParams:
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     micro_batch: Annotated[int, Ge(0)]
     memory_budget: str
+    data: Residence
     threads: Annotated[int, Ge(0)]
     checkpoint_steps: Annotated[int, Ge(1)]
     checkpoint_minutes: Annotated[float, Ge(0)]
