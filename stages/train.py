@@ -12,6 +12,7 @@ from headway.models import ModelParams, section_records
 from headway.params import read_params
 from headway.serving.publish import publish
 from headway.training.course import TrainParams
+from headway.training.distributed import take_seat
 from headway.training.experiment import run_experiment
 from headway.training.run import RuntimeParams
 
@@ -21,9 +22,11 @@ def main() -> None:
     sections = {"model": ModelParams, **section_records(choice), "train": TrainParams}
     params = read_params("params.yaml", {**sections, "runtime": RuntimeParams})
     runtime = params.pop("runtime")
+    seat = take_seat(runtime, Path(__file__))
     prepared = open_prepared("data/prepared")
-    trained = run_experiment(prepared, params, runtime, Path(__file__), Path("metrics/train"))
-    publish(Path("models/train"), trained, prepared, params)
+    trained = run_experiment(prepared, params, runtime, Path(__file__), Path("metrics/train"), seat)
+    if seat is None or seat.rank == 0:
+        publish(Path("models/train"), trained, prepared, params)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from headway.serving.publish import publish
 from headway.training.course import TrainParams
 from headway.training.experiment import Trained, run_experiment
 from headway.training.run import RuntimeParams
+from headway.training.seat import Seat
 from worlds import preprocess_params, windows_params, write_raw_world
 
 STAGE = Path(__file__).resolve().parent.parent / "stages" / "train.py"
@@ -24,6 +25,8 @@ STAGE = Path(__file__).resolve().parent.parent / "stages" / "train.py"
 TRAIN = TrainParams(
     seed=0,
     batch_size=16,
+    order="shuffled",
+    partitions=1,
     epochs=3,
     epoch_steps=4,
     max_steps=0,
@@ -45,6 +48,10 @@ RUNTIME = RuntimeParams(
     memory_budget="auto",
     data="memmap",
     threads=1,
+    cluster="none",
+    workers=0,
+    interface="auto",
+    rank_timeout=30.0,
     checkpoint_steps=2,
     checkpoint_minutes=0.0,
     max_hours=0.0,
@@ -95,13 +102,15 @@ def train_tiny(
     *,
     train: TrainParams = TRAIN,
     sections: dict[str, Any] | None = None,
+    seat: Seat | None = None,
     **runtime: Any,
 ) -> Trained:
-    """Run the experiment in `project`, which must be the current folder, and publish the model."""
+    """Run the experiment in `project`, which must be the current folder, and publish the model; rank 0 does."""
     params = {**(sections or SECTIONS), "train": train}
     curves, models = project / "metrics/train", project / "models/train"
-    trained = run_experiment(prepared, params, replace(RUNTIME, **runtime), STAGE, curves)
-    publish(models, trained, prepared, params)
+    trained = run_experiment(prepared, params, replace(RUNTIME, **runtime), STAGE, curves, seat)
+    if seat is None or seat.rank == 0:
+        publish(models, trained, prepared, params)
     return trained
 
 

@@ -26,11 +26,7 @@ ELSEWHERE = {
 }
 NOT_YET = {
     8: "no planner chooses the micro-batch",
-    11: "training is one process",
-    12: "training is one process",
-    13: "training is one process",
     38: "the only head is a point",
-    63: "no cluster is started",
 }
 
 

@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from headway.data.order import group_origins, spread_origins, steps_per_pass
+from headway.data.order import (
+    group_origins,
+    partition_bounds,
+    partitioned_origins,
+    spread_origins,
+    steps_per_pass,
+)
 
 SPLIT = (12, 35)  # 23 windows
 
@@ -71,3 +77,38 @@ def test_few_validation_windows_are_spread_evenly() -> None:
     assert len(few) == 7 and few[0] == 100 and few[-1] < 200
     assert set(np.diff(few)) <= {14, 15}
     assert spread_origins((100, 200), 1).tolist() == [100]
+
+
+@pytest.mark.parametrize("together", [1, 2])
+@pytest.mark.parametrize("partitions", [1, 2, 4, 23])
+def test_a_partitioned_pass_visits_every_window_once_and_takes_from_all_parts_evenly(
+    partitions: int, together: int
+) -> None:
+    steps = steps_per_pass(23, 8)
+    groups = [partitioned_origins(SPLIT, 8, 0, step, partitions, together) for step in range(steps)]
+    assert sorted(np.concatenate(groups)) == list(range(*SPLIT))
+    bounds = partition_bounds(SPLIT, partitions)
+    assert (
+        bounds[0] == SPLIT[0] and bounds[-1] == SPLIT[1] and max(np.diff(bounds)) - min(np.diff(bounds)) <= 1
+    )
+    for group in groups[:-1]:
+        counts = np.histogram(group, bounds)[0]
+        assert max(counts) - min(counts) <= 1
+
+
+def test_whole_batches_of_a_part_follow_each_other_in_time() -> None:
+    for step in range(5):
+        group = partitioned_origins((0, 40), 8, 0, step, 2, 4)
+        assert (np.diff(group[0::2]) == 1).all() and (np.diff(group[1::2]) == 1).all()
+        assert group[0] < 20 <= group[1]
+
+
+def test_a_part_has_its_own_order_in_every_pass_and_a_step_is_the_same_whatever_was_asked_before() -> None:
+    orders = [
+        np.concatenate([partitioned_origins((0, 20), 5, 0, 4 * n + s, 2, 1) for s in range(4)])
+        for n in (0, 1)
+    ]
+    assert orders[0].tolist() != orders[1].tolist()
+    assert (orders[0][0::2] + 10).tolist() != orders[0][1::2].tolist()
+    again = partitioned_origins((0, 20), 5, 0, 2, 2, 1)
+    assert again.tolist() == orders[0][10:15].tolist()

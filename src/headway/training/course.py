@@ -9,7 +9,14 @@ import numpy as np
 from annotated_types import Ge, Gt, Interval
 from jaxtyping import Int
 
-from headway.data.order import group_origins, spread_origins, steps_per_pass
+from headway.data.order import (
+    Order,
+    group_origins,
+    partition_bounds,
+    partitioned_origins,
+    spread_origins,
+    steps_per_pass,
+)
 from headway.errors import InputError
 from headway.training.schedule import Schedule, depends_on_length, learning_rate
 
@@ -21,6 +28,8 @@ class TrainParams:
     Attributes:
         seed: of the first weights, the order of windows and dropout.
         batch_size: windows of one step, however few of them fit in memory at once.
+        order: shuffled | partitioned | batches: see headway.data.order.
+        partitions: parts of the series in time that the latter two shuffle within.
         epochs, epoch_steps: an epoch is `epoch_steps` steps, or one pass over the training windows if 0.
         max_steps: 0 for no limit but `epochs`.
         patience: epochs without a better validation error before training stops; 0: never.
@@ -33,6 +42,8 @@ class TrainParams:
 
     seed: Annotated[int, Ge(0)]
     batch_size: Annotated[int, Ge(1)]
+    order: Order
+    partitions: Annotated[int, Ge(1)]
     epochs: Annotated[int, Ge(1)]
     epoch_steps: Annotated[int, Ge(0)]
     max_steps: Annotated[int, Ge(0)]
@@ -72,7 +83,50 @@ class Course:
 
     def origins(self, step: int) -> Int[np.ndarray, " group"]:
         """Windows of step 0, 1, ..."""
-        return group_origins(self._train, self.params.batch_size, self.params.seed, step)
+        params = self.params
+        match params.order:
+            case "shuffled":
+                return group_origins(self._train, params.batch_size, params.seed, step)
+            case "partitioned":
+                together = 1
+            case "batches":
+                together = max(1, params.batch_size // params.partitions)
+        return partitioned_origins(
+            self._train, params.batch_size, params.seed, step, params.partitions, together
+        )
+
+    def share(self, origins: Int[np.ndarray, " group"], rank: int, world: int) -> Int[np.ndarray, " share"]:
+        """What one of `world` ranks takes of a group; together they take each window once."""
+        if self.params.order == "shuffled":
+            return origins[rank::world]
+        first, last = self._own(rank, world)
+        return origins[(origins >= first) & (origins < last)]
+
+    def validation_share(self, rank: int, world: int) -> Int[np.ndarray, " share"]:
+        """What one of `world` ranks judges of the validation windows; together they judge each once."""
+        if self.params.order == "shuffled":
+            return self.validation[rank::world]
+        return np.array_split(self.validation, world)[rank]
+
+    def parts(self, rank: int, world: int) -> list[tuple[int, int]]:
+        """Origins [first, last) among which a rank's windows lie.
+
+        Raises: InputError when there are more ranks than partitions.
+        """
+        share = self.validation_share(rank, world)
+        judged = [(int(share[0]), int(share[-1]) + 1)] if len(share) else []
+        return [self._train if self.params.order == "shuffled" else self._own(rank, world), *judged]
+
+    def _own(self, rank: int, world: int) -> tuple[int, int]:
+        partitions = self.params.partitions
+        if world > partitions:
+            raise InputError(
+                f"train.partitions is {partitions}, and {world} ranks would train: at most one for each; "
+                f"set runtime.workers: {partitions}, or train.order: shuffled"
+            )
+        bounds = partition_bounds(self._train, partitions)
+        mine = np.array_split(np.arange(partitions), world)[rank]
+        return bounds[mine[0]], bounds[mine[-1] + 1]
 
     def learning_rate(self, update: int) -> float:
         """Rate of update 0, 1, ..."""

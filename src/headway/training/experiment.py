@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,17 +14,20 @@ import torch
 
 from headway.data.prepared import Prepared, PreparedMeta
 from headway.data.windows import Windows
-from headway.errors import Stopped
+from headway.errors import InputError, Stopped
 from headway.evaluation.predict import forecast_windows
 from headway.models import build, outside_files
 from headway.models.calibration import Calibrator, fit_calibrator
 from headway.models.standardized import Standardized
+from headway.training.course import Course
 from headway.training.ladder import is_out_of_memory
 from headway.training.loop import train
 from headway.training.memory import keep_heap, peak_mib
 from headway.training.plan import Planner, resolve_budget, series_bytes
 from headway.training.precision import Precision, resolve_device, resolve_precision
-from headway.training.run import Run, RuntimeParams, code_digest
+from headway.training.ranks import ALONE, LOST, Ranks, join
+from headway.training.run import Run, RuntimeParams, code_digest, describe
+from headway.training.seat import Seat
 from headway.training.state import Progress
 from headway.types import Graph
 
@@ -50,40 +54,81 @@ class Trained:
 
 
 def run_experiment(
-    prepared: Prepared, params: Mapping[str, Any], runtime: RuntimeParams, script: Path, curves: Path
+    prepared: Prepared,
+    params: Mapping[str, Any],
+    runtime: RuntimeParams,
+    script: Path,
+    curves: Path,
+    seat: Seat | None = None,
 ) -> Trained:
-    """Train, or continue what an earlier call with the same identity began.
+    """Train, or continue what an earlier call with the same identity began; at a seat, with the other ranks.
 
     Args:
         params: records of the sections `model`, `train` and those `section_records` names.
         script: the stage, whose code is part of the identity. curves: folder that dvclive writes.
+        seat: of this process among those that train together; None where it is alone.
     Raises: as `headway.training.loop.train`, and as `memory_may_run_out`.
     """
     device = resolve_device(runtime.device)
+    ranks = join(seat, device) if seat else ALONE
+    device = own_device(device, runtime, ranks)
     precision = resolve_precision(runtime.precision, device)
-    if runtime.threads:
-        torch.set_num_threads(runtime.threads)
     keep_heap()
     torch.exp(torch.zeros(1))  # the first large exp after a matrix product was seen to be inexact without it
     torch.manual_seed(params["train"].seed)
     scale = [torch.from_numpy(prepared.scaler[name]) for name in ("mean", "std")]
     model = build(params["model"], params, prepared.meta, _graph(prepared), *scale).to(device)
-    windows, splits = Windows(prepared, device, runtime.data), prepared.meta.splits
+    splits = prepared.meta.splits
+    parts = Course(params["train"], splits).parts(ranks.rank, ranks.world)
+    windows = Windows(prepared, device, runtime.data, parts)
     log.info("%s weights, %s on %s", f"{model.parameter_count():,}", precision.name, device.type)
-    runtime = plan_memory(model, prepared.meta, params["train"].batch_size, runtime, precision, device)
-    with (
-        Run("train", identity(prepared, params, script), runtime) as run,
-        memory_may_run_out(run, device),
-    ):
+    decisive = identity(prepared, params, script)
+    require_one_experiment(ranks, {**decisive, "precision": precision.name, "torch": torch.__version__})
+    share = -(-params["train"].batch_size // ranks.world)
+    runtime = plan_memory(model, prepared.meta, share, runtime, precision, device, ranks, parts)
+    with Run("train", decisive, runtime, ranks) as run, memory_may_run_out(run, device):
         progress = train(model, windows, splits, params["train"], run, precision, curves)
-    mixture = params["model"].head == "mixture"
+        ranks.leave()
+    mixture = params["model"].head == "mixture" and ranks.first
     return Trained(
         model=model,
         progress=progress,
         precision=precision,
         identity=run.identity,
-        calibrator=calibrate(model, windows, splits["validation"], runtime.micro_batch) if mixture else None,
+        calibrator=calibrate(model, windows.mapped(), splits["validation"], runtime.micro_batch)
+        if mixture
+        else None,
     )
+
+
+def own_device(device: torch.device, runtime: RuntimeParams, ranks: Ranks) -> torch.device:
+    """The GPU, or the share of the threads, of this rank."""
+    if runtime.threads:
+        torch.set_num_threads(runtime.threads)
+    elif ranks.on_host > 1:
+        torch.set_num_threads(max(1, torch.get_num_threads() // ranks.on_host))
+    if device.type == "cpu" or ranks.world == 1:
+        return device
+    own = torch.device("cuda", ranks.device_number % torch.cuda.device_count())
+    torch.cuda.set_device(own)
+    return own
+
+
+def require_one_experiment(ranks: Ranks, mine: Mapping[str, Any]) -> None:
+    """Every rank must be about to train what rank 0 does.
+
+    Raises: InputError on a rank that is not, Stopped on the others.
+    """
+    mine = json.loads(json.dumps(mine))
+    theirs = json.loads(ranks.share(json.dumps(mine).encode()))
+    differing = [rank for rank, (differs,) in enumerate(ranks.tell(theirs != mine)) if differs]
+    if theirs != mine:
+        raise InputError(
+            f"rank {ranks.rank} would train another experiment than rank 0, it differs in {describe(theirs, mine)}: "
+            "bring code, params.yaml and data/prepared of every machine to the same state"
+        )
+    if differing:
+        raise Stopped(f"{LOST}: {differing} would train another experiment")
 
 
 def calibrate(
@@ -104,16 +149,22 @@ def plan_memory(
     runtime: RuntimeParams,
     precision: Precision,
     device: torch.device,
+    ranks: Ranks,
+    parts: Sequence[tuple[int, int]],
 ) -> RuntimeParams:
-    """With `micro_batch: 0`, let the planner choose it, and whether activations are computed again."""
+    """With `micro_batch: 0`, let the planner choose it, and whether activations are computed again.
+
+    Args: batch_size: a rank's share of it. parts: as of Windows. The smallest choice of any rank is that of all.
+    """
     if runtime.micro_batch:
         return runtime
-    budget = resolve_budget(runtime.memory_budget, device)
-    series = series_bytes(meta, meta.steps, runtime.data, device.type)
+    budget = resolve_budget(runtime.memory_budget, device, ranks.on_host)
+    series = series_bytes(meta, meta.steps, runtime.data, device.type, parts)
     plan = Planner(model, meta, batch_size, precision, series).plan(budget)
     log.info(plan.describe())
-    model.set_recompute(plan.recompute)
-    return replace(runtime, micro_batch=plan.micro_batch)
+    told = ranks.tell(plan.micro_batch, plan.recompute)
+    model.set_recompute(any(recompute for _, recompute in told))
+    return replace(runtime, micro_batch=int(min(windows for windows, _ in told)))
 
 
 @contextmanager

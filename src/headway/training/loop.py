@@ -1,22 +1,24 @@
 """The training loop: flat, resumable, the same bits however often it is interrupted.
 
     until the course is over:                             a step is one group of `batch_size` windows
-        for micro in group: backward(error / observed)    the group's observed targets: cuts do not matter
-        unscale, stop if not finite, clip, update
+        for micro in share: backward(error / observed)    a rank's share; the group's targets: cuts do not matter
+        add gradients over ranks, unscale, stop if not finite, clip, update
         at the end of an epoch: validate, keep the best weights, close a row of the curves
         when it is due: checkpoint
 
-Enters: a model, its windows, an open run. Leaves: the model with its best weights, and the curves.
+Enters: a model, its windows, an open run. Leaves: the model with its best weights, and the curves. Several ranks
+run this same loop: what one of them decides alone is first agreed, and rank 0 does the writing.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
-from dvclive.live import Live
 from jaxtyping import Int
 from torch import nn
 
@@ -25,12 +27,14 @@ from headway.errors import Stopped
 from headway.models.standardized import Standardized
 from headway.objectives.forecast_loss import absolute_error
 from headway.training.course import Course, TrainParams
+from headway.training.curves import Curves
 from headway.training.ladder import is_out_of_memory, release, step_down
 from headway.training.memory import memory_mib
 from headway.training.nonfinite import refuse_non_finite
 from headway.training.piece import backward_piece
 from headway.training.precision import Precision
 from headway.training.progress import ProgressLine
+from headway.training.ranks import Ranks, RanksLost
 from headway.training.resume import resume_or_start, save
 from headway.training.run import Run
 from headway.training.state import Progress, TrainingState
@@ -60,31 +64,38 @@ def train(
     progress = state.progress
     line = ProgressLine(course.steps, progress.step, windows.device)
     run.watch_signals()
-    with Live(str(curves), dvcyaml=None, save_dvc_exp=False) as live:
-        for number, row in enumerate(progress.curve, start=1):
-            _log_row(live, number, row)
+    with Curves(curves if run.ranks.first else None) as drawn:
+        drawn.replay(progress)
         while not course.is_over(progress.step, progress.epochs_since_best):
             origins = course.origins(progress.step)
-            loss = take_step(state, windows, origins, course, precision, run)
+            with saved_if_ranks_are_lost(state, run):
+                loss = take_step(state, windows, origins, course, precision, run)
             line.advance(progress.step, len(origins), loss)
             closed = course.closes_epoch(progress.step)
             if closed:
                 close_epoch(state, windows, course, precision, run)
                 cost = line.close_epoch(progress) | memory_mib(windows.device)
                 run.record({"step": progress.step, **cost})
-            stopping = run.exit_code()  # asked once: what is left is what was saved
+            stopping = run.agreed_exit_code()  # asked once: what is left is what was saved
             if closed or stopping or run.checkpoint_due(progress.step):
                 save(state, run)
             if closed:  # after the save: the curves never run ahead of the checkpoint
-                _log_row(live, len(progress.curve), progress.curve[-1])
-                live.next_step()
+                drawn.add(progress)
             if stopping and not course.is_over(progress.step, progress.epochs_since_best):
-                run.leave(progress.step, course.steps)
-        best = {"mae": progress.best_mae, "step": progress.best_step, "epoch": progress.best_epoch}
-        live.summary["best"] = best
-        live.summary["weights"] = model.parameter_count()
+                run.leave(progress.step, course.steps, stopping)
+        drawn.summarize(progress, model.parameter_count())
     model.load_state_dict(state.best)
     return progress
+
+
+@contextmanager
+def saved_if_ranks_are_lost(state: TrainingState, run: Run) -> Iterator[None]:
+    """In a step: nothing is updated before all agree, so what is saved is the moment before it."""
+    try:
+        yield
+    except RanksLost:
+        save(state, run)
+        raise
 
 
 def take_step(
@@ -100,13 +111,14 @@ def take_step(
     Returns: mean loss of the group in z-units; nan when nothing is observed.
     Raises: NonFinite before the update.
     """
-    progress, model = state.progress, state.model
-    observed = windows.count_observed(origins)
+    progress, model, ranks = state.progress, state.model, run.ranks
+    share = course.share(origins, ranks.rank, ranks.world)
+    observed = int(ranks.total(windows.count_observed(share))[0])
     if not observed:
         progress.step += 1
         return math.nan
     model.begin_step(progress.step)
-    error = accumulate(state, windows, origins, observed, course, precision, run)
+    error = accumulate(state, windows, share, observed, course, precision, run)
     if model.mix is not None and course.params.anchor_pull:
         state.scaler.scale(course.params.anchor_pull * model.mix.pull()).backward()
     state.scaler.unscale_(state.optimizer)
@@ -129,24 +141,32 @@ def accumulate(
     precision: Precision,
     run: Run,
 ) -> float:
-    """Gradients of one group. Where memory runs out, once more in smaller pieces: the same windows, one update.
+    """Gradients of one group, from this rank's share. Where memory runs out, once more in smaller pieces on every
+    rank: the same windows, one update.
 
-    Returns: summed error in z-units. Raises: what the allocator raised, when nothing smaller is left.
+    Returns: summed error in z-units, over all ranks.
+    Raises: what the allocator raised, here or as OutOfMemory elsewhere, when nothing smaller is left.
     """
     state.model.train()
     while True:
         state.optimizer.zero_grad(set_to_none=True)
-        _seed_step(course.params.seed, state.progress.step)
-        error, micro = 0.0, run.runtime.micro_batch
+        _seed_step(course.params.seed, state.progress.step, run.ranks.rank)
+        error, micro, shortage = 0.0, run.runtime.micro_batch, None
         try:
             for first in range(0, len(origins), micro):
                 batch = windows.gather(origins[first : first + micro])
                 error += backward_piece(state.model, batch, observed, precision, state.scaler).item()
-            return error
         except (MemoryError, RuntimeError) as failure:
-            if not is_out_of_memory(failure) or not step_down(state, run):
+            if not is_out_of_memory(failure):
                 raise
-        batch = None
+            shortage = failure
+        error, short = run.ranks.total(error, shortage is not None)
+        if not short:
+            run.ranks.add_gradients(state.model.parameters())
+            return error
+        if not step_down(state, run):
+            raise shortage or MemoryError("out of memory on another rank")
+        shortage = batch = None
         release(state)
 
 
@@ -154,7 +174,10 @@ def close_epoch(
     state: TrainingState, windows: Windows, course: Course, precision: Precision, run: Run
 ) -> None:
     """Validate, close a row of the curves, and keep the weights if they are the best so far."""
-    mae = validation_mae(state.model, windows, course.validation, run.runtime.micro_batch, precision)
+    ranks = run.ranks
+    ranks.take_first(state.model.parameters())
+    share = course.validation_share(ranks.rank, ranks.world)
+    mae = validation_mae(state.model, windows, share, run.runtime.micro_batch, precision, ranks)
     last_update = max(0, state.progress.updates - 1)
     if state.progress.close_epoch(mae, course.learning_rate(last_update)):
         state.keep_best()
@@ -167,8 +190,9 @@ def validation_mae(
     origins: Int[np.ndarray, " window"],
     micro_batch: int,
     precision: Precision,
+    ranks: Ranks,
 ) -> float:
-    """Mean absolute error over the observed targets of these windows, in the target's unit.
+    """Mean absolute error over the observed targets of every rank's windows, in the target's unit.
 
     Raises: Stopped when a forecast is not finite, though every update was.
     """
@@ -180,6 +204,7 @@ def validation_mae(
             forecast = model(batch)
         error += absolute_error(forecast, batch).item()
         count += int(batch.target_observed.sum())
+    error, count = ranks.total(error, count)
     if not math.isfinite(error):
         raise Stopped(f"a validation forecast is not finite in {precision.name}; set runtime.precision: fp32")
     return error / count
@@ -195,15 +220,8 @@ def make_optimizer(model: nn.Module, params: TrainParams) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=params.lr, weight_decay=params.weight_decay, fused=True)
 
 
-def _seed_step(seed: int, step: int) -> None:
-    """Dropout of a step is drawn from (seed, step), so that no generator has to be saved."""
-    words = np.random.SeedSequence([seed, step, int.from_bytes(b"step", "big")]).generate_state(1, np.uint64)
+def _seed_step(seed: int, step: int, rank: int) -> None:
+    """Dropout of a step is drawn from (seed, step, rank), so that no generator has to be saved."""
+    entropy = [seed, step, int.from_bytes(b"step", "big"), *([rank] if rank else [])]
+    words = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
     torch.manual_seed(int(words[0] >> np.uint64(1)))
-
-
-def _log_row(live: Live, number: int, row: dict[str, float]) -> None:
-    live.step = number
-    for name, value in row.items():
-        live.log_metric(name, value)
-    live.summary.pop("lr", None)  # a curve, not a metric: every diff would show it
-    live.summary["step"] = number

@@ -37,8 +37,21 @@ def refuse_non_finite(
     if math.isfinite(error) and (math.isfinite(norm) or overflow):
         return
     save(state, run)
+    if run.ranks.first:
+        _report(state, origins, error, norm, run)
+    what = "gradient" if math.isfinite(error) else "loss"
+    raise NonFinite(
+        f"the {what} of step {progress.step} is not finite; no weight was changed. {run.folder / REPORT} lists its "
+        "windows and weights, and `dvc repro train` repeats exactly this step; a lower train.lr or train.clip_norm "
+        "starts a run of its own"
+    )
+
+
+def _report(
+    state: TrainingState, origins: Int[np.ndarray, " group"], error: float, norm: float, run: Run
+) -> None:
     report = {
-        "step": progress.step,
+        "step": state.progress.step,
         "origins": origins.tolist(),
         "loss": str(error),
         "gradient_norm": str(norm),
@@ -53,9 +66,3 @@ def refuse_non_finite(
         },
     }
     (run.folder / REPORT).write_text(json.dumps(report, indent=1) + "\n")
-    what = "gradient" if math.isfinite(error) else "loss"
-    raise NonFinite(
-        f"the {what} of step {progress.step} is not finite; no weight was changed. {run.folder / REPORT} lists its "
-        "windows and weights, and `dvc repro train` repeats exactly this step; a lower train.lr or train.clip_norm "
-        "starts a run of its own"
-    )

@@ -68,13 +68,16 @@ class Plan:
         )
 
 
-def resolve_budget(choice: str, device: torch.device) -> int:
-    """Bytes that training may use: as told, or a share of the memory that this device has."""
+def resolve_budget(choice: str, device: torch.device, processes: int = 1) -> int:
+    """Bytes that a process of a training may use: as told, or a share of the memory that this device has.
+
+    Args: processes: of the training on this machine, which share its memory; each has a GPU of its own.
+    """
     if choice != "auto":
         return parse_size(choice)
     if device.type == "cuda":
         return int(GPU_SHARE * torch.cuda.get_device_properties(device).total_memory)
-    return int(CPU_SHARE * host_memory())
+    return int(CPU_SHARE * host_memory() / processes)
 
 
 def series_bytes(

@@ -27,10 +27,12 @@ log = logging.getLogger(__name__)
 
 
 def save(state: TrainingState, run: Run) -> None:
-    """Write a checkpoint of this moment.
+    """Write a checkpoint of this moment; the work of rank 0.
 
     Raises: CheckpointError when it cannot be written; the one before is kept.
     """
+    if not run.ranks.first:
+        return
     tensors, numbers = state.pack()
     numbers |= {"steps": run.steps, "machine": machine(run, next(state.model.parameters()).device)}
     save_checkpoint(run.folder, f"{KIND}-{state.progress.step:010}", tensors, numbers)
@@ -39,7 +41,7 @@ def save(state: TrainingState, run: Run) -> None:
 
 
 def resume_or_start(state: TrainingState, windows: Windows, course: Course, run: Run) -> None:
-    """Continue the newest checkpoint of this run; without one, begin.
+    """Continue the newest checkpoint of this run; without one, begin. Rank 0 does, and gives the others its state.
 
     A run that goes on elsewhere, or in smaller pieces, is no other experiment, but not the same to the bit either:
     that is said, also by the model card.
@@ -47,12 +49,21 @@ def resume_or_start(state: TrainingState, windows: Windows, course: Course, run:
     Raises: InputError when no validation target is observed; CheckpointError when there are checkpoints and none
         can be used.
     """
+    run.steps = course.steps
+    if run.ranks.first:
+        _resume_or_start(state, windows, course, run)
+    given = run.ranks.share(state.to_bytes() if run.ranks.world > 1 else b"")
+    if not run.ranks.first:
+        state.take_bytes(given)
+
+
+def _resume_or_start(state: TrainingState, windows: Windows, course: Course, run: Run) -> None:
+    windows = windows.mapped()  # validation windows, also those that this rank does not hold
     chunks = np.array_split(course.validation, -(-len(course.validation) // CHUNK))
     if not any(windows.count_observed(chunk) for chunk in chunks):
         raise InputError(
             "no reading in the validation split is observed, so no weights could be called the best"
         )
-    run.steps = course.steps
     found = load_newest(run.folder, KIND)
     relative = None if found else run.relative()
     if relative is not None:
@@ -82,6 +93,7 @@ def machine(run: Run, device: torch.device) -> dict[str, Any]:
         "runtime.precision": run.runtime.precision,
         "runtime.micro_batch": run.runtime.micro_batch,
         "threads": torch.get_num_threads(),
+        "ranks": run.ranks.world,
     }
 
 

@@ -25,13 +25,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, Literal, NoReturn
 
-from annotated_types import Ge
+from annotated_types import Ge, Gt
 
 from headway.atomic import write_text
 from headway.data.windows import Residence
 from headway.errors import Stopped
 from headway.training.lock import acquire, remove_unused
 from headway.training.memory import parse_size
+from headway.training.ranks import ALONE, Ranks
+from headway.training.seat import parse_cluster
 
 IDENTITY, SEQUENCE = "identity.json", "sequence"
 FORECAST_STEPS, MOST_FORECASTS = 60_000, 64  # sensors x steps, and windows, forecast at once without a plan
@@ -50,6 +52,10 @@ class RuntimeParams:
         memory_budget: what training may use, as 4GB, for the planner; auto is a share of the machine's memory.
         data: where the readings are: mapped from the disk, in memory, or on the device.
         threads: CPU threads, 0 for torch's choice.
+        cluster: none | local:N | the path of a Dask scheduler file | its address: who trains.
+        workers: of a cluster that is there: how many to wait for and take, 0 for all that are there.
+        interface: network interface that ranks meet on; auto is that of the Dask workers.
+        rank_timeout: seconds after which a rank that says nothing is taken for dead.
         checkpoint_steps, checkpoint_minutes: cadence of checkpoints, whichever comes first.
         max_hours: stop after so long with exit code 75; 0 for no limit.
         resume: auto continues the same experiment; never starts it over; same-params continues it across a
@@ -63,6 +69,10 @@ class RuntimeParams:
     memory_budget: str
     data: Residence
     threads: Annotated[int, Ge(0)]
+    cluster: str
+    workers: Annotated[int, Ge(0)]
+    interface: str
+    rank_timeout: Annotated[float, Gt(0)]
     checkpoint_steps: Annotated[int, Ge(1)]
     checkpoint_minutes: Annotated[float, Ge(0)]
     max_hours: Annotated[float, Ge(0)]
@@ -72,6 +82,7 @@ class RuntimeParams:
     def __post_init__(self) -> None:
         if self.memory_budget != "auto":
             parse_size(self.memory_budget)
+        parse_cluster(self.cluster)
 
     def forecast_windows(self, sensors: int, history: int) -> int:
         """Windows to forecast at once: the micro-batch, or where the planner chooses it a number from the sizes."""
@@ -79,9 +90,14 @@ class RuntimeParams:
 
 
 class Run:
-    """An opened run folder; the `with` block, or else this process, holds its lock until it ends."""
+    """An opened run folder; the `with` block, or else this process, holds its lock until it ends.
 
-    def __init__(self, stage: str, identity: Mapping[str, Any], runtime: RuntimeParams) -> None:
+    Of several ranks the first has the folder; the others know its name and touch nothing.
+    """
+
+    def __init__(
+        self, stage: str, identity: Mapping[str, Any], runtime: RuntimeParams, ranks: Ranks = ALONE
+    ) -> None:
         """Open or create the folder of this identity.
 
         Args:
@@ -89,30 +105,34 @@ class Run:
         Raises: RunLocked naming the owner; Stopped when the folder cannot be written.
         """
         self.identity = json.loads(json.dumps(identity))  # a tuple is a list, as it will be when read back
-        self.runtime = runtime
+        self.runtime, self.ranks = runtime, ranks
         self.store = Path(os.environ.get("DVC_ROOT", ".")).resolve() / ".resume" / stage
         self.folder = self.store / digest(self.identity)[:16]
         self.steps = 0  # of the whole course, once it is known
-        try:
-            with ExitStack() as on_failure:
-                self._lock = on_failure.enter_context(acquire(self.folder))
-                self._announce()
-                write_text(self.folder / IDENTITY, json.dumps(self.identity, indent=1, sort_keys=True))
-                write_text(self.folder / SEQUENCE, str(1 + max(map(last_use, self._others()), default=0)))
-                on_failure.pop_all()
-        except OSError as error:
-            raise Stopped(f"{self.folder} cannot be written, so no run could be resumed: {error}") from None
+        self._lock = self._open() if ranks.first else ExitStack()
         self._started = self._last_save = time.monotonic()
         self._signal, self._terminals = 0, list[int]()
-        if runtime.resume == "never":
-            self.forget()
-        self.prune()
 
     def __enter__(self) -> Run:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._lock.close()
+
+    def _open(self) -> ExitStack:
+        try:
+            with ExitStack() as on_failure:
+                on_failure.enter_context(acquire(self.folder))
+                self._announce()
+                write_text(self.folder / IDENTITY, json.dumps(self.identity, indent=1, sort_keys=True))
+                write_text(self.folder / SEQUENCE, str(1 + max(map(last_use, self._others()), default=0)))
+                held = on_failure.pop_all()
+        except OSError as error:
+            raise Stopped(f"{self.folder} cannot be written, so no run could be resumed: {error}") from None
+        if self.runtime.resume == "never":
+            self.forget()
+        self.prune()
+        return held
 
     def watch_signals(self) -> None:
         """From now on SIGINT, SIGTERM and a closed terminal let the step finish; a second signal leaves at once."""
@@ -129,6 +149,10 @@ class Run:
         hours = (time.monotonic() - self._started) / 3600
         return EXIT_BUDGET if self.runtime.max_hours and hours >= self.runtime.max_hours else 0
 
+    def agreed_exit_code(self) -> int:
+        """The same on every rank: what any of them was asked to do, all do at the end of the same step."""
+        return int(max(code for (code,) in self.ranks.tell(self.exit_code())))
+
     def checkpoint_due(self, step: int) -> bool:
         """Every `checkpoint_steps`, or `checkpoint_minutes` after the last one."""
         minutes = (time.monotonic() - self._last_save) / 60
@@ -141,8 +165,9 @@ class Run:
 
     def record(self, row: Mapping[str, Any]) -> None:
         """Append a line to the run's own log of speed and memory, which no metric holds."""
-        with (self.folder / "record.jsonl").open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        if self.ranks.first:
+            with (self.folder / "record.jsonl").open("a") as file:
+                file.write(json.dumps(row) + "\n")
 
     def relative(self) -> Path | None:
         """With `resume: same-params`, the folder of a run that differs in code only."""
@@ -153,10 +178,10 @@ class Run:
         ]
         return max(same, key=last_use, default=None)
 
-    def leave(self, step: int, steps: int) -> NoReturn:
+    def leave(self, step: int, steps: int, code: int) -> NoReturn:
         """Leave unfinished, with the state saved. DVC must not take the stage for done, so never with 0."""
         log.info("stopped at step %d of %d, saved; `dvc repro` continues there", step, steps)
-        raise SystemExit(self.exit_code())
+        raise SystemExit(code)
 
     def prune(self) -> None:
         """Remove the oldest run folders beyond `keep_runs`; never one that is in use."""

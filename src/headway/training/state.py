@@ -6,12 +6,14 @@ position is two integers and no generator has to be saved.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
+from safetensors.torch import load, save
 from torch import Tensor
 
 from headway.models.standardized import Standardized
@@ -113,6 +115,18 @@ class TrainingState:
         if numbers["scaler"] and self.scaler.is_enabled():
             self.scaler.load_state_dict(numbers["scaler"])
         self.progress = Progress(**numbers["progress"])
+
+    def to_bytes(self) -> bytes:
+        """All of it, for another process of this training."""
+        tensors, numbers = self.pack()
+        text = json.dumps(numbers, allow_nan=False).encode()
+        plain = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+        return len(text).to_bytes(8, "little") + text + save(plain)
+
+    def take_bytes(self, content: bytes) -> None:
+        """Take over what `to_bytes` of another process gave."""
+        size = int.from_bytes(content[:8], "little")
+        self.unpack(load(content[8 + size :]), json.loads(content[8 : 8 + size]))
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
