@@ -69,7 +69,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         shutil.copy(ROOT / "params.yaml", folder)
-        for stage in ("simulate", "preprocess"):
+        for stage in ("simulate", "preprocess", "pretrain"):
             subprocess.run([sys.executable, str(ROOT / f"stages/{stage}.py")], cwd=folder, check=True)
         set_params(folder, train={"epochs": 1}, runtime={"max_hours": 1e-9})
         in_a_process(train_here, folder)  # stopped after a step, saved

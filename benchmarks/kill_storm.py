@@ -37,7 +37,7 @@ STORM: dict[str, dict[str, Any]] = {
     "train": {"epochs": 4, "epoch_steps": 40},
     "runtime": {"checkpoint_steps": 4},
 }
-STAGES = ("simulate", "preprocess", "train", "evaluate")
+STAGES = ("simulate", "preprocess", "pretrain", "train", "evaluate")
 AROUND_SAVE = 0.01  # seconds after a save was seen to begin; it takes about as long
 MISSED = 12  # steps after which it does not matter that no save was seen to begin
 WATCH, WAIT = 0.001, 0.02  # seconds between two looks

@@ -81,6 +81,7 @@ def measure_data_set(project: Path, source: Path | None, name: str, arguments: a
         run_stage(project, "simulate")
     write_params(project, changes)
     run_stage(project, "preprocess")
+    run_stage(project, "pretrain")
     meta = json.loads((project / "data/prepared/meta.json").read_text())
     changes |= plan_steps(project, meta, changes, arguments.minutes)
     runs, seconds = [], []

@@ -20,7 +20,7 @@ from headway.commands.sections import read_sections
 from headway.commands.sizes import model_of_size
 from headway.data.prepared import PreparedMeta
 from headway.models.standardized import Standardized
-from headway.training.loop import make_optimizer
+from headway.training.optimizer import make_optimizer
 from headway.training.piece import backward_piece
 from headway.training.precision import Precision
 from headway.training.trace import windows_of_size
@@ -59,7 +59,7 @@ def training(sections: dict[str, Any], sensors: int, windows: int) -> Training:
     model, meta = model_of_size(sections, sensors, STEP_SECONDS)
     model.train()
     batch = _random(windows_of_size(meta, windows))
-    optimizer = make_optimizer(model, sections["train"])
+    optimizer = make_optimizer(model, sections["train"].lr, sections["train"].weight_decay)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     observed = int(batch.target_observed.sum())
 

@@ -84,6 +84,7 @@ def measure(
     if not source:
         run_stage(project, "simulate")
     run_stage(project, "preprocess")
+    run_stage(project, "pretrain")
     meta = json.loads((project / "data/prepared/meta.json").read_text())
     found: dict[str, list[dict[str, Any]]] = {}
     for model in arguments.models.split(","):

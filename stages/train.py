@@ -15,6 +15,7 @@ from headway.training.course import TrainParams
 from headway.training.distributed import take_seat
 from headway.training.experiment import run_experiment
 from headway.training.run import RuntimeParams
+from headway.training.transfer import read_transfer
 
 
 def main() -> None:
@@ -24,7 +25,9 @@ def main() -> None:
     runtime = params.pop("runtime")
     seat = take_seat(runtime, Path(__file__))
     prepared = open_prepared("data/prepared")
-    trained = run_experiment(prepared, params, runtime, Path(__file__), Path("metrics/train"), seat)
+    pretrained = read_transfer(Path("models/pretrain/transfer.safetensors"))
+    curves = Path("metrics/train")
+    trained = run_experiment(prepared, params, runtime, Path(__file__), curves, pretrained, seat)
     if seat is None or seat.rank == 0:
         publish(Path("models/train"), trained, prepared, params)
 

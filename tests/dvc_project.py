@@ -81,7 +81,7 @@ class Project:
         """SHA-256 of everything the pipeline leaves."""
         return {
             path.relative_to(self.folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-            for name in ("models/train", "metrics", "data/predictions", "data/prepared")
+            for name in ("models/pretrain", "models/train", "metrics", "data/predictions", "data/prepared")
             for path in sorted((self.folder / name).rglob("*"))
             if path.is_file() and path.name != ".gitignore" and not LINK_OF_DVC.fullmatch(path.name)
         }

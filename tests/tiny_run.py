@@ -47,6 +47,7 @@ RUNTIME = RuntimeParams(
     micro_batch=8,
     memory_budget="auto",
     data="memmap",
+    allocator="default",
     threads=1,
     cluster="none",
     workers=0,
@@ -108,7 +109,7 @@ def train_tiny(
     """Run the experiment in `project`, which must be the current folder, and publish the model; rank 0 does."""
     params = {**(sections or SECTIONS), "train": train}
     curves, models = project / "metrics/train", project / "models/train"
-    trained = run_experiment(prepared, params, replace(RUNTIME, **runtime), STAGE, curves, seat)
+    trained = run_experiment(prepared, params, replace(RUNTIME, **runtime), STAGE, curves, seat=seat)
     if seat is None or seat.rank == 0:
         publish(models, trained, prepared, params)
     return trained

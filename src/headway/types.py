@@ -7,8 +7,9 @@ mask beside it; nothing downstream ever infers "missing" from a value.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -63,11 +64,15 @@ class Graph:
         neighbors: row i lists the sensors that sensor i reads; padding repeats i itself.
         valid: False on padding.
         features: per edge the z-scored log distance and the edge weight; 0 on padding.
+        positions: meters in a frame of the network's own, a row a sensor; none for operators without geometry.
+        paths: third-order paths i -> j -> k -> p, those of a sensor together; likewise.
     """
 
     neighbors: Int[Tensor, "node neighbor"]
     valid: Bool[Tensor, "node neighbor"]
     features: Float[Tensor, "node neighbor feature"]
+    positions: Float[Tensor, "place 3"] = field(default_factory=lambda: torch.zeros(0, 3))
+    paths: Int[Tensor, "4 path"] = field(default_factory=lambda: torch.zeros(4, 0, dtype=torch.int32))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

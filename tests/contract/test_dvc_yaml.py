@@ -29,7 +29,7 @@ def choices() -> Iterator[dict[str, str]]:
     """Every model with every operator and head."""
     options = {
         "name": ("st_mamba", "stmgt", "st_sepnet"),
-        "spatial": ("ha_gat", "gatv2", "hypergraph", "none"),
+        "spatial": ("ha_gat", "gatv2", "hypergraph", "sgmp", "none"),
         "head": ("point", "mixture"),
     }
     for values in product(*options.values()):
@@ -80,6 +80,7 @@ def test_every_section_but_runtime_belongs_to_a_stage() -> None:
         "ha_gat",
         "gatv2",
         "hypergraph",
+        "sgmp",
         "st_mamba",
         "stmgt",
         "st_sepnet",

@@ -14,9 +14,10 @@ from ruamel.yaml import YAML
 
 from dvc_project import ROOT, SMALL
 
-STAGES = ("preprocess", "train", "evaluate")
+STAGES = ("preprocess", "pretrain", "train", "evaluate")
 OUTPUTS = {
     "preprocess": ("data/prepared", "metrics/preprocess"),
+    "pretrain": ("models/pretrain", "metrics/pretrain"),
     "train": ("models/train", "metrics/train"),
     "evaluate": ("metrics/evaluate", "data/predictions"),
 }

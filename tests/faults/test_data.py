@@ -149,7 +149,7 @@ def test_fault_37_a_group_without_an_observed_target_is_passed_over_and_is_not_p
     train = train_params(batch_size=2, epoch_steps=20, epochs=1)
     progress = train_tiny(project, tiny_data(tmp_path, readings=readings), train=train).progress
     assert progress.step == 20 > progress.updates > 5
-    assert progress.curve[0]["train/loss"] > 0.01 and math.isfinite(progress.best_mae)
+    assert progress.curve[0]["train/loss"] > 0.01 and math.isfinite(progress.best_error)
 
 
 def test_fault_50_zero_is_a_reading_unless_the_data_set_says_otherwise(stages: Path) -> None:

@@ -36,7 +36,12 @@ def test_fault_06_a_stage_killed_at_any_instant_leaves_its_outputs_whole_or_abse
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_fault_25_all_problems_of_params_are_told_at_once_before_any_work(stage: str, stages: Path) -> None:
-    bad = {"preprocess": {"scaling": "loud"}, "train": {"lr": -1.0}, "evaluate": {"mape_floor": -1}}
+    bad = {
+        "preprocess": {"scaling": "loud"},
+        "pretrain": {"lr": -1.0},
+        "train": {"lr": -1.0},
+        "evaluate": {"mape_floor": -1},
+    }
     set_params(**bad, windows={"history": 0}, runtime={"micro_batch": "many", "colour": "red"})
     before = outputs(*STAGES)
     said = run_stage(stage)

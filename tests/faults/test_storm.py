@@ -10,7 +10,13 @@ import pytest
 from dvc_project import ROOT, Project, new_project
 
 KILLS = 3
-ALONE = {"simulate": 1.5, "preprocess": 2.0, "train": 5.0, "evaluate": 4.0}  # seconds, roughly
+ALONE = {
+    "simulate": 1.5,
+    "preprocess": 2.0,
+    "pretrain": 3.0,
+    "train": 5.0,
+    "evaluate": 4.0,
+}  # seconds, roughly
 
 
 def test_faults_01_and_06_kills_at_random_instants_of_a_run_change_no_byte_it_leaves(

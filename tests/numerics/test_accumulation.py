@@ -18,7 +18,8 @@ from headway.models.standardized import Standardized
 from headway.objectives.forecast_loss import absolute_error
 from headway.training.course import Course
 from headway.training.experiment import _graph
-from headway.training.loop import make_optimizer, take_step
+from headway.training.loop import take_step
+from headway.training.optimizer import make_optimizer
 from headway.training.precision import Precision
 from headway.training.run import Run
 from headway.training.state import TrainingState
@@ -46,7 +47,7 @@ def fresh_model(prepared: Prepared) -> Standardized:
     }
     torch.manual_seed(0)
     scale = [torch.from_numpy(prepared.scaler[name]) for name in ("mean", "std")]
-    model = build(SECTIONS["model"], sections, prepared.meta, _graph(prepared), *scale)
+    model = build(SECTIONS["model"], sections, prepared.meta, _graph(prepared, SECTIONS), *scale)
     for parameter in model.parameters():  # the last layer starts at zero and would hide the others
         if parameter.dim() > 1 and not parameter.any():
             torch.nn.init.normal_(parameter, std=0.1)
@@ -58,7 +59,9 @@ def gradients_of_a_step(
 ) -> tuple[dict[str, torch.Tensor], TrainingState, float]:
     monkeypatch.setenv("DVC_ROOT", str(tmp_path / str(micro_batch)))
     model = fresh_model(prepared)
-    state = TrainingState(model, make_optimizer(model, PARAMS), FP32.gradient_scaler())
+    state = TrainingState(
+        model, make_optimizer(model, PARAMS.lr, PARAMS.weight_decay), FP32.gradient_scaler()
+    )
     course, runtime = Course(PARAMS, prepared.meta.splits), replace(RUNTIME, micro_batch=micro_batch)
     with Run("train", {"code": ""}, runtime) as run:
         loss = take_step(state, Windows(prepared), origins, course, FP32, run)
@@ -129,7 +132,7 @@ def test_a_group_without_a_reading_changes_nothing_and_is_counted(
 
 def test_only_matrices_decay(prepared: Prepared) -> None:
     model = fresh_model(prepared)
-    matrices, others = make_optimizer(model, PARAMS).param_groups
+    matrices, others = make_optimizer(model, PARAMS.lr, PARAMS.weight_decay).param_groups
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     spared: list[Any] = [names[id(parameter)] for parameter in others["params"]]
     assert others["weight_decay"] == 0.0 and matrices["weight_decay"] == PARAMS.weight_decay

@@ -17,7 +17,8 @@ from test_accumulation import FP32, PARAMS, fresh_model, prepared
 from headway.data.prepared import Prepared
 from headway.data.windows import Windows
 from headway.training.course import Course
-from headway.training.loop import make_optimizer, take_step
+from headway.training.loop import take_step
+from headway.training.optimizer import make_optimizer
 from headway.training.ranks import Ranks, join
 from headway.training.run import Run
 from headway.training.seat import Seat
@@ -40,7 +41,8 @@ def take_one_step(
     """Leave gradients, weights and loss of a step in files of this rank."""
     params = replace(PARAMS, order=order, partitions=4)
     course, model = Course(params, prepared.meta.splits), fresh_model(prepared)
-    state = TrainingState(model, make_optimizer(model, params), FP32.gradient_scaler())
+    optimizer = make_optimizer(model, params.lr, params.weight_decay)
+    state = TrainingState(model, optimizer, FP32.gradient_scaler())
     windows = Windows(prepared, "cpu", "memory", course.parts(ranks.rank, ranks.world))
     if break_at is not None:
         break_at()
@@ -103,7 +105,7 @@ def test_memory_that_runs_out_on_one_rank_makes_all_go_on_in_smaller_pieces(
                 return gather(windows, origins)
 
             if seat.rank == 1:
-                Windows.gather = limited
+                Windows.gather = limited  # pyright: ignore[reportAttributeAccessIssue] - in a process of its own
 
         take_one_step(prepared, tmp_path, "shuffled", join(seat, torch.device("cpu")), limit)
 

@@ -31,7 +31,8 @@ def test_a_finished_pipeline_leaves_the_promised_files_and_runs_nothing_again(fi
         ("evaluate", {"mape_floor": 1.0}, ["evaluate"]),
         ("none", {"hidden_dim": 32}, []),
         ("runtime", {"micro_batch": 7}, []),
-        ("ha_gat", {"hidden_dim": 12}, ["train"]),
+        ("ha_gat", {"hidden_dim": 12}, ["pretrain", "train"]),
+        ("pretrain", {"lr": 0.001}, ["pretrain"]),
         ("train", {"lr": 0.005}, ["train"]),
         ("preprocess", {"max_neighbors": 2}, ["preprocess"]),
         ("simulate", {"seed": 8}, ["simulate"]),
@@ -49,8 +50,9 @@ def test_a_changed_key_outdates_the_stage_that_reads_it(
     ("file", "stages"),
     [
         ("src/headway/nn/none.py", []),
-        ("src/headway/nn/ha_gat.py", ["train", "evaluate"]),
+        ("src/headway/nn/ha_gat.py", ["pretrain", "train", "evaluate"]),
         ("src/headway/training/loop.py", ["train"]),
+        ("src/headway/training/pretraining.py", ["pretrain"]),
         ("src/headway/evaluation/report.py", ["evaluate"]),
         ("src/headway/graph/neighbors.py", ["preprocess"]),
     ],
@@ -67,7 +69,9 @@ def test_another_graph_runs_everything_after_the_raw_data(project: Project) -> N
     project.set_params(preprocess={"max_neighbors": 2}, train={"epochs": 1, "epoch_steps": 2})
     output = project.dvc("repro")
     assert "Stage 'simulate' didn't change" in output
-    assert all(f"Running stage '{stage}'" in output for stage in ("preprocess", "train", "evaluate"))
+    assert all(
+        f"Running stage '{stage}'" in output for stage in ("preprocess", "pretrain", "train", "evaluate")
+    )
 
 
 def test_a_comment_in_the_code_of_the_model_retrains_nothing_that_was_trained(project: Project) -> None:

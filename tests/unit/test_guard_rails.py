@@ -10,7 +10,7 @@ import pytest
 from headway.commands.findings import Finding
 from headway.commands.guard_rails import GIB, Device, inspect_rules
 from headway.training.plan import Plan
-from headway.training.trace import StepMemory
+from headway.training.storages import StepMemory
 from project_params import sections_of
 from tiny_prepared import tiny_prepared
 

@@ -20,9 +20,11 @@ from headway.models import ModelParams
 from headway.models.standardized import Standardized
 from headway.training.memory import MIB, parse_size
 from headway.training.piece import backward_piece
-from headway.training.plan import PROCESS, Planner
+from headway.training.plan import PROCESS
 from headway.training.precision import Precision
-from headway.training.trace import StepMemory, trace_step, windows_of_size
+from headway.training.storages import StepMemory
+from headway.training.trace import trace_step, windows_of_size
+from headway.training.window_plan import WindowPlanner
 from project_params import ROOT, sections_of
 
 FP32 = Precision(name="fp32", device_type="cpu")
@@ -122,7 +124,7 @@ def test_gradients_that_are_there_already_count_when_a_group_has_several_pieces(
     assert among.gradients == sum(parameter.nbytes for parameter in model.parameters()) > alone.gradients
 
 
-class Sizes(Planner):
+class Sizes(WindowPlanner):
     """A planner for which a window takes 100 MiB, 40 with activations computed again."""
 
     def __init__(self, batch_size: int) -> None:
@@ -156,9 +158,9 @@ def test_the_largest_micro_batch_that_fits_and_recomputation_only_where_one_wind
 
 def test_beyond_two_probes_memory_is_the_line_through_them(monkeypatch: pytest.MonkeyPatch) -> None:
     model, meta = sized()
-    exact = Planner(model, meta, 16, FP32).trace(8, False)
-    monkeypatch.setattr("headway.training.plan.PROBE_STEPS", 100)
-    assert Planner(model, meta, 16, FP32).trace(8, False).peak == pytest.approx(exact.peak, rel=0.02)
+    exact = WindowPlanner(model, meta, 16, FP32).trace(8, False)
+    monkeypatch.setattr("headway.training.window_plan.PROBE_STEPS", 100)
+    assert WindowPlanner(model, meta, 16, FP32).trace(8, False).peak == pytest.approx(exact.peak, rel=0.02)
 
 
 def test_the_plan_command_prints_components_the_choice_and_gpus() -> None:

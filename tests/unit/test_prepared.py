@@ -72,6 +72,12 @@ def write(folder: Path, source: Iterator[Channel] | None = None, **changes: Any)
             "valid": np.zeros((SENSORS, 2), bool),
             "features": np.zeros((SENSORS, 2, 2), np.float32),
         },
+        geometry={
+            "positions": np.zeros((SENSORS, 3), np.float32),
+            "roads": np.zeros((2, 1), np.int32),
+            "lengths": np.ones(1, np.float32),
+            "paths": np.zeros((4, 2), np.int32),
+        },
         sensors=pd.DataFrame({"sensor_id": ["a", "b", "c"], "latitude": [1.0, 2, 3]}),
         covariate_scale=(np.zeros(0, np.float32), np.zeros(0, np.float32)),
     )

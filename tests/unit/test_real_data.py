@@ -68,7 +68,7 @@ def trained(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch, **windows:
     monkeypatch.chdir(folder)
     train = train_params(epochs=1, epoch_steps=3, max_steps=3, validation_windows=16)
     done = train_tiny(folder, prepared, train=train)
-    assert done.progress.best_step == 3 and np.isfinite(done.progress.best_mae)
+    assert done.progress.best_step == 3 and np.isfinite(done.progress.best_error)
     assert (folder / "models/train/model.safetensors").is_file()
     return prepared
 

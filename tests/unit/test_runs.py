@@ -34,7 +34,7 @@ def write_run(
     (folder / "identity.json").write_text(json.dumps(decisive))
     (folder / "sequence").write_text(str(step))
     (folder / "lock").write_text("pid 1 on host, since yesterday")
-    progress = {"step": step, "best_mae": 3.14159, "epochs_since_best": tired}
+    progress = {"step": step, "best_error": 3.14159, "epochs_since_best": tired}
     (checkpoint / "state.json").write_text(json.dumps({"progress": progress, "steps": steps}))
     return folder
 

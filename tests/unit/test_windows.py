@@ -22,7 +22,7 @@ from headway.data.windows import (
     row_spans,
     trailing_climatology,
 )
-from headway.training.plan import series_bytes
+from headway.training.window_plan import series_bytes
 from headway.types import Batch
 from tiny_prepared import HISTORY, HORIZON, tiny_prepared
 

@@ -17,8 +17,9 @@ from headway.commands.sections import read_sections
 from headway.commands.sizes import model_of_size
 from headway.errors import InputError
 from headway.training.memory import GIB, MIB, parse_size
-from headway.training.plan import Plan, Planner, resolve_budget, series_bytes
+from headway.training.plan import Plan, Planner, resolve_budget
 from headway.training.precision import resolve_device, resolve_precision
+from headway.training.window_plan import WindowPlanner, series_bytes
 
 GPU_SIZES = ("4GB", "6GB", "8GB", "12GB", "16GB", "24GB")
 MEANING = {
@@ -52,7 +53,7 @@ def planner_of(
     model, meta = model_of_size(sections, sensors, step_seconds)
     precision = resolve_precision(runtime.precision, device)
     series = [series_bytes(meta, steps, runtime.data, kind) for kind in (device.type, "cuda")]
-    planner = Planner(model, meta, sections["train"].batch_size, precision, series[0])
+    planner = WindowPlanner(model, meta, sections["train"].batch_size, precision, series[0])
     return planner, planner if device.type == "cuda" else planner.on_cuda(series[1])
 
 

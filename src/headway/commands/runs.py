@@ -149,7 +149,7 @@ def _state(saved: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
 
 
 def _best(saved: Mapping[str, Any]) -> str:
-    return f"{saved['progress']['best_mae']:.4g}" if "best_mae" in saved["progress"] else ""
+    return f"{saved['progress']['best_error']:.4g}" if "best_error" in saved["progress"] else ""
 
 
 def _finding(run: KeptRun) -> Finding:

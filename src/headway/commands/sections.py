@@ -24,8 +24,10 @@ from headway.nn.heads import MixtureParams, PointParams
 from headway.nn.hypergraph import HypergraphParams
 from headway.nn.inception import KERNELS
 from headway.nn.none import NoneParams
+from headway.nn.sgmp import SGMPParams
 from headway.params import load_document, read_params
 from headway.training.course import TrainParams
+from headway.training.pretraining import PretrainParams
 from headway.training.run import RuntimeParams
 
 BULLET = "  - "  # of InputError.from_problems
@@ -41,9 +43,11 @@ RECORDS: dict[str, Any] = {
     "ha_gat": HAGATParams,
     "gatv2": GATv2Params,
     "hypergraph": HypergraphParams,
+    "sgmp": SGMPParams,
     "none": NoneParams,
     "point": PointParams,
     "mixture": MixtureParams,
+    "pretrain": PretrainParams,
     "train": TrainParams,
     "evaluate": EvaluateParams,
     "runtime": RuntimeParams,

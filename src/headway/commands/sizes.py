@@ -8,6 +8,7 @@ any.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -32,6 +33,8 @@ def model_of_size(
     """
     meta = _meta(sections["windows"], sensors, step_seconds)
     graph = _graph(sensors, min(sections["preprocess"].max_neighbors, sensors - 1))
+    if sections["model"].spatial == "sgmp":
+        graph = _with_paths(graph, sections["sgmp"].paths_per_sensor)
     ones = torch.ones(len(meta.channels))
     with torch.random.fork_rng(devices=[]):
         return build(sections["model"], sections, meta, graph, 0 * ones, ones), meta
@@ -77,3 +80,13 @@ def _graph(sensors: int, degree: int) -> Graph:
         valid=torch.ones_like(neighbors, dtype=torch.bool),
         features=torch.zeros(sensors, degree, EDGE_FEATURES),
     )
+
+
+def _with_paths(graph: Graph, per_sensor: int) -> Graph:
+    """As many paths of each sensor as are read, over places on a circle."""
+    sensors = len(graph.neighbors)
+    round_about = 2 * torch.pi * torch.arange(sensors) / sensors
+    first = torch.arange(sensors).repeat_interleave(per_sensor)
+    paths = (first + torch.arange(4)[:, None]) % sensors
+    positions = torch.stack([round_about.cos(), round_about.sin(), 0 * round_about], 1)
+    return replace(graph, positions=positions, paths=paths.int())

@@ -32,6 +32,7 @@ from headway.data.series import Variable, keep_columns, read_covariates, read_va
 from headway.data.split import WindowsParams, resolve_lags, split_origins
 from headway.errors import InputError
 from headway.graph.neighbors import MAX_NEIGHBORS, GraphChoice, build_neighbors
+from headway.graph.roads import build_roads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,7 @@ class PreprocessParams:
     scaling: Scaling
     graph: GraphChoice
     max_neighbors: Annotated[int, Interval(ge=1, le=MAX_NEIGHBORS)]
+    paths_per_sensor: Annotated[int, Ge(1)]
     duplicates: Duplicates
     off_grid: OffGrid
     stuck_steps: Annotated[int, Ge(0)]
@@ -85,6 +87,7 @@ def prepare(raw: Path, out: Path, preprocess: PreprocessParams, windows: Windows
         covariates=covariates.values,
         climatology=usual,
         graph=table.arrays(),
+        geometry=build_roads(table, sensors, folder.edges, preprocess.paths_per_sensor).arrays(),
         sensors=sensors,
         covariate_scale=(covariates.mean, covariates.std),
     )

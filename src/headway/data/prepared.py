@@ -3,9 +3,9 @@
 Enters: channels on the regular grid and what was derived from them. Leaves: a folder that appears whole or
 not at all, and `Prepared`, the same folder opened with its arrays memory-mapped.
 
-Glossary: T steps of the regular UTC grid, N sensors in the order of their ids, C channels (0 is the target),
-K covariates, k neighbors of a sensor, time of week = day of week * slots per day + slot of day; an origin is
-the row of a window's first target step.
+Glossary: T steps of the regular UTC grid, N sensors in the order of their ids, C channels (0 is the target), K
+covariates, k neighbors of a sensor, R roads, P third-order paths, time of week = day of week * slots per day +
+slot of day; an origin is the row of a window's first target step.
 
     values.npy          float32 [T, N, C]    physical units, 0 where not observed
     observed.npy        bool    [T, N, C]
@@ -15,6 +15,8 @@ the row of a window's first target step.
     climatology.npy     float32 [7 * slots per day, N]
     sensors.parquet     N rows
     graph.safetensors   neighbors int32 [N, k], valid bool [N, k], features float32 [N, k, 2]
+    geometry.safetensors  positions float32 [N, 3] m ([0, 3] unknown), roads int32 [2, R], lengths float32 [R] m,
+                        paths int32 [4, P]
     scaler.json         mean, std: [C], or [C][N] when scaled per sensor; covariate_mean, covariate_std: [K]
     meta.json           PreparedMeta, with size and SHA-256 of every other file
 """
@@ -49,6 +51,7 @@ FILES = (
     "climatology.npy",
     "sensors.parquet",
     "graph.safetensors",
+    "geometry.safetensors",
     "scaler.json",
 )
 MEND = "run `dvc repro -f preprocess`"
@@ -146,6 +149,10 @@ class Prepared:
     neighbors: Int[np.ndarray, "node neighbor"]
     valid: Bool[np.ndarray, "node neighbor"]
     features: Float[np.ndarray, "node neighbor feature"]
+    positions: Float[np.ndarray, "place 3"]
+    roads: Int[np.ndarray, "2 road"]
+    lengths: Float[np.ndarray, " road"]
+    paths: Int[np.ndarray, "4 path"]
     sensors: pd.DataFrame
     scaler: dict[str, np.ndarray]
     manifest: str
@@ -161,6 +168,7 @@ def write_prepared(
     covariates: Float[np.ndarray, "step covariate"],
     climatology: Float[np.ndarray, "time_of_week node"],
     graph: Mapping[str, np.ndarray],
+    geometry: Mapping[str, np.ndarray],
     sensors: pd.DataFrame,
     covariate_scale: tuple[np.ndarray, np.ndarray],
 ) -> PreparedMeta:
@@ -169,7 +177,7 @@ def write_prepared(
     Args:
         meta: everything but `files`, which is filled here.
         channels: in the order of `meta.channels`; taken one at a time, so one is in memory.
-        graph: "neighbors", "valid", "features".
+        graph: "neighbors", "valid", "features". geometry: "positions", "roads", "lengths", "paths".
         covariate_scale: mean and std of each covariate.
     Returns: the meta that was written.
     """
@@ -181,8 +189,9 @@ def write_prepared(
         np.save(folder / "covariates.npy", covariates.astype(np.float32, copy=False))
         np.save(folder / "climatology.npy", climatology.astype(np.float32, copy=False))
         sensors.to_parquet(folder / "sensors.parquet", index=False, write_page_checksum=True)
-        tensors = {name: np.ascontiguousarray(array) for name, array in graph.items()}
-        (folder / "graph.safetensors").write_bytes(save(tensors))  # save_file would make it private (0600)
+        for name, arrays in (("graph", graph), ("geometry", geometry)):
+            content = save({key: np.ascontiguousarray(array) for key, array in arrays.items()})
+            (folder / f"{name}.safetensors").write_bytes(content)  # save_file would make it private (0600)
         scaler = {"covariate_mean": covariate_scale[0].tolist(), "covariate_std": covariate_scale[1].tolist()}
         scaler |= {"mean": [mean for mean, _ in scales], "std": [std for _, std in scales]}
         (folder / "scaler.json").write_text(json.dumps(scaler, sort_keys=True, allow_nan=False) + "\n")
@@ -207,7 +216,7 @@ def open_prepared(folder: Path | str, verify: bool = True) -> Prepared:
             name: np.load(folder / f"{name}.npy")
             for name in ("time", "calendar", "covariates", "climatology")
         }
-        graph = load_file(folder / "graph.safetensors")
+        graph, geometry = (load_file(folder / f"{name}.safetensors") for name in ("graph", "geometry"))
         sensors = pd.read_parquet(folder / "sensors.parquet", page_checksum_verification=True)
         scaler = json.loads((folder / "scaler.json").read_text())
     except (ValueError, OSError, SafetensorError) as error:
@@ -217,9 +226,8 @@ def open_prepared(folder: Path | str, verify: bool = True) -> Prepared:
         meta=meta,
         **large,
         **small,
-        neighbors=graph["neighbors"],
-        valid=graph["valid"],
-        features=graph["features"],
+        **graph,
+        **geometry,
         sensors=sensors,
         scaler={name: np.asarray(numbers, np.float32) for name, numbers in scaler.items()},
         manifest=hashlib.sha256(canonical.encode()).hexdigest(),

@@ -40,7 +40,7 @@ class ModelParams:
     """
 
     name: Literal["st_mamba", "stmgt", "st_sepnet"]
-    spatial: Literal["ha_gat", "gatv2", "hypergraph", "none"]
+    spatial: Literal["ha_gat", "gatv2", "hypergraph", "sgmp", "none"]
     head: Literal["point", "mixture"]
     anchors: bool
 
@@ -76,6 +76,10 @@ def section_records(choice: ModelParams) -> dict[str, type]:
             from headway.nn.hypergraph import HypergraphParams
 
             records["hypergraph"] = HypergraphParams
+        case "sgmp":
+            from headway.nn.sgmp import SGMPParams
+
+            records["sgmp"] = SGMPParams
         case "none":
             from headway.nn.none import NoneParams
 
@@ -253,6 +257,10 @@ def _spatial(choice: ModelParams, sections: Mapping[str, Any], graph: Graph) -> 
             from headway.nn.hypergraph import Hypergraph
 
             return lambda: Hypergraph(sections["hypergraph"], graph)
+        case "sgmp":
+            from headway.nn.sgmp import SGMP
+
+            return lambda: SGMP(sections["sgmp"], graph)
         case "none":
             from headway.nn.none import NoNeighbors
 

@@ -135,7 +135,8 @@ def read_model_folder(folder: Path, device: torch.device | str = "cpu") -> Model
         raise InputError(
             f"{folder / 'climatology.npy'} is of another model: shape {climatology.shape}; {MEND}"
         )
-    parts = {name: tensors[f"model.table.{name}"] for name in ("neighbors", "valid", "features")}
+    tables = ("neighbors", "valid", "features", "positions", "paths")
+    parts = {name: tensors[f"model.table.{name}"] for name in tables if f"model.table.{name}" in tensors}
     mean, std = (torch.tensor(scaler[name]) for name in ("mean", "std"))
     model = build(choice, sections, meta, Graph(**parts), mean, std)
     model.output_space = space

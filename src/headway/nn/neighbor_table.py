@@ -53,17 +53,25 @@ class Rows:
 
 
 class NeighborTable(nn.Module):
-    """A Graph as buffers (saved with the model), and its row numbers per batch shape (made on demand)."""
+    """A Graph as buffers (saved with the model), and its row numbers per batch shape (made on demand).
+
+    `positions` and `paths` are there where the graph has paths: for operators that read geometry.
+    """
 
     neighbors: Tensor
     valid: Tensor
     features: Tensor
+    positions: Tensor
+    paths: Tensor
 
     def __init__(self, graph: Graph) -> None:
         super().__init__()
         self.register_buffer("neighbors", graph.neighbors.long())
         self.register_buffer("valid", graph.valid)
         self.register_buffer("features", graph.features)
+        if graph.paths.shape[1]:
+            self.register_buffer("positions", graph.positions)
+            self.register_buffer("paths", graph.paths)
         self.edges = int(
             graph.valid.sum()
         )  # a number, so that a planner can write tables out without reading them

@@ -57,7 +57,7 @@ def card_facts(trained: Trained, prepared: Prepared, params: Mapping[str, Any]) 
         seeds={"train": params["train"].seed},
         best_step=progress.best_step,
         best_epoch=progress.best_epoch,
-        best_mae=progress.best_mae,
+        best_mae=progress.best_error,
         anchor_names=anchor_names(meta) if trained.model.mix is not None else (),
         anchor_weights=_anchor_weights(trained),
         code_digest=digest(trained.identity)[:16],

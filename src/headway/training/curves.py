@@ -1,4 +1,4 @@
-"""The curves of a training, as dvclive writes them: a row an epoch, and the best of them.
+"""The curves of a training, or of a pretraining, as dvclive writes them: a row an epoch, and the best of them.
 
 Enters: the progress of a run. Leaves: the folder of metrics, replayed from a checkpoint when a run continues.
 """
@@ -16,8 +16,9 @@ from headway.training.state import Progress
 class Curves:
     """Writes while its `with` block lasts; without a folder it does nothing."""
 
-    def __init__(self, folder: Path | None) -> None:
-        self._folder, self._open = folder, ExitStack()
+    def __init__(self, folder: Path | None, measure: str) -> None:
+        """`measure`: name of what the weights are chosen by, `mae` or `loss`."""
+        self._folder, self._measure, self._open = folder, measure, ExitStack()
         self._live: Live | None = None
 
     def __enter__(self) -> Curves:
@@ -42,8 +43,11 @@ class Curves:
     def summarize(self, progress: Progress, weights: int) -> None:
         """Add the best epoch, and the number of weights, to the summary."""
         if self._live is not None:
-            best = {"mae": progress.best_mae, "step": progress.best_step, "epoch": progress.best_epoch}
-            self._live.summary["best"] = best
+            self._live.summary["best"] = {
+                self._measure: progress.best_error,
+                "step": progress.best_step,
+                "epoch": progress.best_epoch,
+            }
             self._live.summary["weights"] = weights
 
     def _log(self, number: int, row: dict[str, float]) -> None:

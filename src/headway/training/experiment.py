@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,17 +19,21 @@ from headway.models import build, outside_files
 from headway.models.calibration import Calibrator, fit_calibrator
 from headway.models.standardized import Standardized
 from headway.training.course import Course
-from headway.training.ladder import is_out_of_memory
+from headway.training.ladder import memory_may_run_out
 from headway.training.loop import train
-from headway.training.memory import keep_heap, peak_mib
-from headway.training.plan import Planner, resolve_budget, series_bytes
+from headway.training.memory import choose_allocator, keep_heap
+from headway.training.network import geometry_of
+from headway.training.plan import resolve_budget
 from headway.training.precision import Precision, resolve_device, resolve_precision
 from headway.training.ranks import ALONE, LOST, Ranks, join
 from headway.training.run import Run, RuntimeParams, code_digest, describe
 from headway.training.seat import Seat
 from headway.training.state import Progress
+from headway.training.transfer import SHARE, Transfer, apply_transfer
+from headway.training.window_plan import WindowPlanner, series_bytes
 from headway.types import Graph
 
+NOTHING = Transfer()
 CALIBRATION_TARGETS = 2**24  # whose scores are in memory at once: 256 MiB
 
 log = logging.getLogger(__name__)
@@ -59,6 +62,7 @@ def run_experiment(
     runtime: RuntimeParams,
     script: Path,
     curves: Path,
+    pretrained: Transfer = NOTHING,
     seat: Seat | None = None,
 ) -> Trained:
     """Train, or continue what an earlier call with the same identity began; at a seat, with the other ranks.
@@ -66,29 +70,31 @@ def run_experiment(
     Args:
         params: records of the sections `model`, `train` and those `section_records` names.
         script: the stage, whose code is part of the identity. curves: folder that dvclive writes.
+        pretrained: weights to begin with.
         seat: of this process among those that train together; None where it is alone.
     Raises: as `headway.training.loop.train`, and as `memory_may_run_out`.
     """
+    choose_allocator(runtime.allocator)
     device = resolve_device(runtime.device)
     ranks = join(seat, device) if seat else ALONE
     device = own_device(device, runtime, ranks)
     precision = resolve_precision(runtime.precision, device)
     keep_heap()
-    torch.exp(torch.zeros(1))  # the first large exp after a matrix product was seen to be inexact without it
-    torch.manual_seed(params["train"].seed)
-    scale = [torch.from_numpy(prepared.scaler[name]) for name in ("mean", "std")]
-    model = build(params["model"], params, prepared.meta, _graph(prepared), *scale).to(device)
+    model = fresh_model(prepared, params, device)
+    slow = apply_transfer(model, params["model"].spatial, pretrained)
     splits = prepared.meta.splits
     parts = Course(params["train"], splits).parts(ranks.rank, ranks.world)
     windows = Windows(prepared, device, runtime.data, parts)
     log.info("%s weights, %s on %s", f"{model.parameter_count():,}", precision.name, device.type)
-    decisive = identity(prepared, params, script)
+    decisive = identity(prepared, params, script, pretrained.digest)
     require_one_experiment(ranks, {**decisive, "precision": precision.name, "torch": torch.__version__})
     share = -(-params["train"].batch_size // ranks.world)
     runtime = plan_memory(model, prepared.meta, share, runtime, precision, device, ranks, parts)
     with Run("train", decisive, runtime, ranks) as run, memory_may_run_out(run, device):
-        progress = train(model, windows, splits, params["train"], run, precision, curves)
+        progress = train(model, windows, splits, params["train"], run, precision, curves, slow)
         ranks.leave()
+    if pretrained.digest:
+        progress.notes.append(_origin(pretrained))
     mixture = params["model"].head == "mixture" and ranks.first
     return Trained(
         model=model,
@@ -99,6 +105,14 @@ def run_experiment(
         if mixture
         else None,
     )
+
+
+def fresh_model(prepared: Prepared, params: Mapping[str, Any], device: torch.device) -> Standardized:
+    """The chosen model, its weights drawn from `train.seed`."""
+    torch.exp(torch.zeros(1))  # the first large exp after a matrix product was seen to be inexact without it
+    torch.manual_seed(params["train"].seed)
+    scale = [torch.from_numpy(prepared.scaler[name]) for name in ("mean", "std")]
+    return build(params["model"], params, prepared.meta, _graph(prepared, params), *scale).to(device)
 
 
 def own_device(device: torch.device, runtime: RuntimeParams, ranks: Ranks) -> torch.device:
@@ -125,7 +139,7 @@ def require_one_experiment(ranks: Ranks, mine: Mapping[str, Any]) -> None:
     if theirs != mine:
         raise InputError(
             f"rank {ranks.rank} would train another experiment than rank 0, it differs in {describe(theirs, mine)}: "
-            "bring code, params.yaml and data/prepared of every machine to the same state"
+            "bring code, params.yaml, data/prepared and models/pretrain of every machine to the same state"
         )
     if differing:
         raise Stopped(f"{LOST}: {differing} would train another experiment")
@@ -160,40 +174,19 @@ def plan_memory(
         return runtime
     budget = resolve_budget(runtime.memory_budget, device, ranks.on_host)
     series = series_bytes(meta, meta.steps, runtime.data, device.type, parts)
-    plan = Planner(model, meta, batch_size, precision, series).plan(budget)
+    plan = WindowPlanner(model, meta, batch_size, precision, series).plan(budget)
     log.info(plan.describe())
     told = ranks.tell(plan.micro_batch, plan.recompute)
     model.set_recompute(any(recompute for _, recompute in told))
     return replace(runtime, micro_batch=int(min(windows for windows, _ in told)))
 
 
-@contextmanager
-def memory_may_run_out(run: Run, device: torch.device) -> Iterator[None]:
-    """Turn what an allocator raises into advice. Nothing is saved: an update may have been cut short.
-
-    Raises: Stopped naming the peak and the micro-batch that needed it.
-    """
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        micro = run.runtime.micro_batch
-        smaller = (
-            f"set it to {micro // 2} in params.yaml"
-            if micro > 1
-            else "docs/training.md lists what else helps"
-        )
-        raise Stopped(
-            f"out of memory: the peak was {peak_mib(device):.0f} MiB with runtime.micro_batch: {micro}; {smaller}. "
-            "`dvc repro` then continues from the last checkpoint"
-        ) from error
-
-
-def identity(prepared: Prepared, params: Mapping[str, Any], script: Path) -> dict[str, Any]:
+def identity(
+    prepared: Prepared, params: Mapping[str, Any], script: Path, pretrained: str = ""
+) -> dict[str, Any]:
     """What decides the result, as JSON: parameters, data, code and the major version of torch.
 
-    Call it when the model is built: the code is what is loaded by then.
+    Call it when the model is built: the code is what is loaded by then. `pretrained`: digest of what it began with.
     """
     hashes = {name: entry["sha256"] for name, entry in prepared.meta.files.items()}
     decisive = {**params, "train": params["train"].without_length()}
@@ -202,11 +195,23 @@ def identity(prepared: Prepared, params: Mapping[str, Any], script: Path) -> dic
         **({"outside": outside["files"]} if outside else {}),
         "params": {section: asdict(record) for section, record in decisive.items()},
         "prepared": {"meta.json": prepared.manifest, **hashes},
+        "pretrained": pretrained,
         "code": code_digest("headway", script),
         "torch": torch.__version__.split(".")[0],
     }
 
 
-def _graph(prepared: Prepared) -> Graph:
+def _graph(prepared: Prepared, params: Mapping[str, Any]) -> Graph:
+    """The graph that the chosen operator reads. Raises: as `geometry_of`."""
     names = ("neighbors", "valid", "features")
-    return Graph(**{name: torch.from_numpy(getattr(prepared, name)) for name in names})
+    graph = Graph(**{name: torch.from_numpy(getattr(prepared, name)) for name in names})
+    if params["model"].spatial != "sgmp":
+        return graph
+    positions, paths = geometry_of(prepared, params["sgmp"].paths_per_sensor, "model.spatial: sgmp")
+    return replace(graph, positions=positions, paths=paths)
+
+
+def _origin(pretrained: Transfer) -> str:
+    """A sentence for the model card."""
+    rate = "kept as they were" if pretrained.mode == "freeze" else f"trained on at {SHARE:g} of the rate"
+    return f"What geometry taught (GT-SSL, encoder {pretrained.encoder}) was taken over and {rate}."

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import gc
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import torch
 
+from headway.errors import Stopped
+from headway.training.memory import peak_mib
 from headway.training.run import Run
 from headway.training.state import TrainingState
 
@@ -26,7 +31,30 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
 
 
-def step_down(state: TrainingState, run: Run) -> bool:
+@contextmanager
+def memory_may_run_out(run: Run, device: torch.device) -> Iterator[None]:
+    """Turn what an allocator raises into advice. Nothing is saved: an update may have been cut short.
+
+    Raises: Stopped naming the peak and the micro-batch that needed it.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        micro = run.runtime.micro_batch
+        smaller = (
+            f"set it to {micro // 2} in params.yaml"
+            if micro > 1
+            else "docs/training.md lists what else helps"
+        )
+        raise Stopped(
+            f"out of memory: the peak was {peak_mib(device):.0f} MiB with runtime.micro_batch: {micro}; {smaller}. "
+            "`dvc repro` then continues from the last checkpoint"
+        ) from error
+
+
+def step_down(state: TrainingState[Any], run: Run) -> bool:
     """Need less memory from here on. Returns: False when nothing is left to give up."""
     windows, progress = run.runtime.micro_batch, state.progress
     if windows > 1:
@@ -43,7 +71,7 @@ def step_down(state: TrainingState, run: Run) -> bool:
     return True
 
 
-def release(state: TrainingState) -> None:
+def release(state: TrainingState[Any]) -> None:
     """Drop what the broken step left, also from the GPU allocator's own store."""
     state.optimizer.zero_grad(set_to_none=True)
     gc.collect()

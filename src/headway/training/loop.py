@@ -31,13 +31,16 @@ from headway.training.curves import Curves
 from headway.training.ladder import is_out_of_memory, release, step_down
 from headway.training.memory import memory_mib
 from headway.training.nonfinite import refuse_non_finite
+from headway.training.optimizer import make_optimizer, seed_step, set_rate
 from headway.training.piece import backward_piece
 from headway.training.precision import Precision
 from headway.training.progress import ProgressLine
 from headway.training.ranks import Ranks, RanksLost
-from headway.training.resume import resume_or_start, save
+from headway.training.resume import save
 from headway.training.run import Run
+from headway.training.start import resume_or_start
 from headway.training.state import Progress, TrainingState
+from headway.training.transfer import SHARE
 
 
 def train(
@@ -48,23 +51,26 @@ def train(
     run: Run,
     precision: Precision,
     curves: Path,
+    slow: frozenset[str] = frozenset(),
 ) -> Progress:
     """Train to the end, or leave with SystemExit once the state is saved.
 
     Args:
         model, windows: on the same device. splits: as in PreparedMeta.
         run: opened for this experiment. curves: folder that dvclive writes.
+        slow: names of weights that were pretrained and get a share of the learning rate.
     Returns: where the run ended; the model holds its best weights.
     Raises: InputError without training or validation readings; Stopped when a loss is not finite, or when no
         checkpoint can be written or trusted.
     """
     course = Course(params, splits)
-    state = TrainingState(model, make_optimizer(model, params), precision.gradient_scaler())
+    optimizer = make_optimizer(model, params.lr, params.weight_decay, slow, SHARE)
+    state = TrainingState(model, optimizer, precision.gradient_scaler())
     resume_or_start(state, windows, course, run)
     progress = state.progress
     line = ProgressLine(course.steps, progress.step, windows.device)
     run.watch_signals()
-    with Curves(curves if run.ranks.first else None) as drawn:
+    with Curves(curves if run.ranks.first else None, "mae") as drawn:
         drawn.replay(progress)
         while not course.is_over(progress.step, progress.epochs_since_best):
             origins = course.origins(progress.step)
@@ -89,7 +95,7 @@ def train(
 
 
 @contextmanager
-def saved_if_ranks_are_lost(state: TrainingState, run: Run) -> Iterator[None]:
+def saved_if_ranks_are_lost(state: TrainingState[Standardized], run: Run) -> Iterator[None]:
     """In a step: nothing is updated before all agree, so what is saved is the moment before it."""
     try:
         yield
@@ -99,7 +105,7 @@ def saved_if_ranks_are_lost(state: TrainingState, run: Run) -> Iterator[None]:
 
 
 def take_step(
-    state: TrainingState,
+    state: TrainingState[Standardized],
     windows: Windows,
     origins: Int[np.ndarray, " group"],
     course: Course,
@@ -124,8 +130,7 @@ def take_step(
     state.scaler.unscale_(state.optimizer)
     norm = nn.utils.clip_grad_norm_(model.parameters(), course.params.clip_norm or math.inf).item()
     refuse_non_finite(state, origins, error, norm, run)
-    for group in state.optimizer.param_groups:
-        group["lr"] = course.learning_rate(progress.updates)
+    set_rate(state.optimizer, course.learning_rate(progress.updates))
     state.scaler.step(state.optimizer)
     state.scaler.update()
     progress.count_step(error, observed, norm)
@@ -133,7 +138,7 @@ def take_step(
 
 
 def accumulate(
-    state: TrainingState,
+    state: TrainingState[Standardized],
     windows: Windows,
     origins: Int[np.ndarray, " group"],
     observed: int,
@@ -150,7 +155,7 @@ def accumulate(
     state.model.train()
     while True:
         state.optimizer.zero_grad(set_to_none=True)
-        _seed_step(course.params.seed, state.progress.step, run.ranks.rank)
+        seed_step(course.params.seed, state.progress.step, run.ranks.rank)
         error, micro, shortage = 0.0, run.runtime.micro_batch, None
         try:
             for first in range(0, len(origins), micro):
@@ -171,7 +176,7 @@ def accumulate(
 
 
 def close_epoch(
-    state: TrainingState, windows: Windows, course: Course, precision: Precision, run: Run
+    state: TrainingState[Standardized], windows: Windows, course: Course, precision: Precision, run: Run
 ) -> None:
     """Validate, close a row of the curves, and keep the weights if they are the best so far."""
     ranks = run.ranks
@@ -179,7 +184,8 @@ def close_epoch(
     share = course.validation_share(ranks.rank, ranks.world)
     mae = validation_mae(state.model, windows, share, run.runtime.micro_batch, precision, ranks)
     last_update = max(0, state.progress.updates - 1)
-    if state.progress.close_epoch(mae, course.learning_rate(last_update)):
+    rate = course.learning_rate(last_update)
+    if state.progress.close_epoch(mae, rate, {"val/mae": mae}):
         state.keep_best()
 
 
@@ -208,20 +214,3 @@ def validation_mae(
     if not math.isfinite(error):
         raise Stopped(f"a validation forecast is not finite in {precision.name}; set runtime.precision: fp32")
     return error / count
-
-
-def make_optimizer(model: nn.Module, params: TrainParams) -> torch.optim.AdamW:
-    """AdamW; only matrices decay. Decay of an identity or of a state-space constant means nothing."""
-    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    matrices, others = [], []
-    for parameter in (parameter for parameter in model.parameters() if parameter.requires_grad):
-        (matrices if parameter.dim() > 1 and id(parameter) not in tables else others).append(parameter)
-    groups = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=params.lr, weight_decay=params.weight_decay, fused=True)
-
-
-def _seed_step(seed: int, step: int, rank: int) -> None:
-    """Dropout of a step is drawn from (seed, step, rank), so that no generator has to be saved."""
-    entropy = [seed, step, int.from_bytes(b"step", "big"), *([rank] if rank else [])]
-    words = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
-    torch.manual_seed(int(words[0] >> np.uint64(1)))

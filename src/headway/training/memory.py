@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import resource
 import sys
 from pathlib import Path
+from typing import Literal
 
 import psutil
 import torch
@@ -15,6 +17,7 @@ from headway.errors import InputError
 
 MIB, GIB = 2**20, 2**30
 UNITS = {"MB": 10**6, "GB": 10**9, "MiB": MIB, "GiB": GIB}
+ALLOCATOR = "PYTORCH_ALLOC_CONF"
 SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(MB|GB|MiB|GiB)")
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 # M_MMAP_MAX: no tensor gets a mapping of its own; M_TRIM_THRESHOLD, M_TOP_PAD: the heap shrinks and grows rarely.
@@ -51,6 +54,15 @@ def memory_mib(device: torch.device) -> dict[str, float]:
             "allocated_peak": torch.cuda.max_memory_allocated(device) / MIB,
         }
     return {name: round(value, 1) for name, value in memory.items()}
+
+
+def choose_allocator(choice: Literal["expandable", "default"]) -> None:
+    """How a GPU's memory is divided: `expandable` segments lose less of it to fragments. Call it before CUDA is used.
+
+    What the user's own environment says counts more.
+    """
+    if choice == "expandable":
+        os.environ.setdefault(ALLOCATOR, "expandable_segments:True")
 
 
 def peak_mib(device: torch.device) -> float:

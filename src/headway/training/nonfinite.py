@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -26,7 +27,7 @@ class NonFinite(Stopped):
 
 
 def refuse_non_finite(
-    state: TrainingState, origins: Int[np.ndarray, " group"], error: float, norm: float, run: Run
+    state: TrainingState[Any], origins: Int[np.ndarray, " group"], error: float, norm: float, run: Run
 ) -> None:
     """Pass when loss and gradient are finite, or when fp16 overflowed: its scaler skips the update and halves.
 
@@ -42,13 +43,13 @@ def refuse_non_finite(
     what = "gradient" if math.isfinite(error) else "loss"
     raise NonFinite(
         f"the {what} of step {progress.step} is not finite; no weight was changed. {run.folder / REPORT} lists its "
-        "windows and weights, and `dvc repro train` repeats exactly this step; a lower train.lr or train.clip_norm "
-        "starts a run of its own"
+        f"windows and weights, and `dvc repro {run.stage}` repeats exactly this step; a lower {run.stage}.lr or "
+        f"{run.stage}.clip_norm starts a run of its own"
     )
 
 
 def _report(
-    state: TrainingState, origins: Int[np.ndarray, " group"], error: float, norm: float, run: Run
+    state: TrainingState[Any], origins: Int[np.ndarray, " group"], error: float, norm: float, run: Run
 ) -> None:
     report = {
         "step": state.progress.step,

@@ -1,31 +1,29 @@
 """How many windows are held in memory at once, and whether activations are kept or computed again.
 
-Enters: a model, the sizes of its data, the effective batch, a budget. Leaves: a `Plan`. The peak of a choice comes
-from `headway.training.trace`; what no trace sees - the interpreter, the CUDA context, the rounding of the GPU's
+Enters: a model, what traces a step of it, the effective batch, a budget. Leaves: a `Plan`. The peak of a choice comes
+from `headway.training.storages`; what no trace sees - the interpreter, the CUDA context, the rounding of the GPU's
 allocator - is an allowance, stated beside it. A plan depends on the machine's memory and not on how much of
 it is free just now: a run that is continued makes the same choice again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from copy import copy
 from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import torch
 
-from headway.data.prepared import PreparedMeta
-from headway.data.windows import Residence, held_bytes, row_spans
-from headway.models.standardized import Standardized
 from headway.training.memory import GIB, MIB, host_memory, parse_size
 from headway.training.precision import Precision
-from headway.training.trace import StepMemory, trace_step
+from headway.training.storages import StepMemory
 
 PROCESS = (
     600 * MIB
 )  # resident size of Python with torch, pandas and pyarrow before training; measured 450 to 600
 CONTEXT = 500 * MIB  # a CUDA context with cuBLAS workspaces; not measured here
 ROUNDING = 0.12  # share that the CUDA allocator loses to rounding and fragments; not measured here
-PROBE_STEPS = 40_000  # sensors x steps from which memory is linear: what goes block by block no longer counts
 CPU_SHARE, GPU_SHARE = 0.5, 0.9  # of the memory there is, for `auto`
 
 
@@ -80,39 +78,38 @@ def resolve_budget(choice: str, device: torch.device, processes: int = 1) -> int
     return int(CPU_SHARE * host_memory() / processes)
 
 
-def series_bytes(
-    meta: PreparedMeta, steps: int, data: Residence, device_type: str, parts: Sequence[tuple[int, int]] = ()
-) -> int:
-    """Bytes of a series of so many steps in the memory that is planned: the device's, which on a CPU is the only one.
-
-    Args: parts: origins that are trained on and judged; empty: all.
-    """
-    if data == "memmap" or (data == "memory" and device_type != "cpu"):
-        return 0
-    return held_bytes(meta, row_spans(meta, steps, parts), meta.sensors)
-
-
 def allowance(peak: int, device_type: str) -> int:
     """Bytes beside the traced ones."""
     return PROCESS if device_type == "cpu" else CONTEXT + int(ROUNDING * peak)
 
 
-class Planner:
-    """Plans for one model, its data and its effective batch; each choice is traced once."""
+@runtime_checkable
+class Recomputing(Protocol):
+    """A model that can compute activations again instead of keeping them."""
+
+    def set_recompute(self, recompute: bool) -> None: ...
+
+    def recomputes(self) -> bool: ...
+
+
+class Planner(ABC):
+    """Plans for one model and its effective batch; each choice is traced once."""
 
     def __init__(
-        self, model: Standardized, meta: PreparedMeta, batch_size: int, precision: Precision, series: int = 0
+        self, model: Recomputing, batch_size: int, precision: Precision, probe: int, series: int = 0
     ) -> None:
-        """`batch_size`: windows of an update. `precision`: its device decides the allowance. `series`: as of Plan."""
-        self._model, self._meta, self.batch_size, self._precision = model, meta, batch_size, precision
+        """`batch_size`: pieces of an update. `precision`: its device decides the allowance.
+
+        `probe`: number of windows from which on memory is linear in them. `series`: as of Plan.
+        """
+        self._model, self.batch_size, self._precision, self._probe = model, batch_size, precision, probe
         self._series = series
         self._traced: dict[tuple[int, bool], StepMemory] = {}
 
     def on_cuda(self, series: int = 0) -> Planner:
         """The same steps with the allowance of a GPU, and what of the series it would hold."""
-        precision = replace(self._precision, device_type="cuda")
-        twin = Planner(self._model, self._meta, self.batch_size, precision, series)
-        twin._traced = self._traced
+        twin = copy(self)
+        twin._precision, twin._series = replace(self._precision, device_type="cuda"), series
         return twin
 
     def plan(self, budget: int) -> Plan:
@@ -129,8 +126,7 @@ class Planner:
 
     def trace(self, windows: int, recompute: bool) -> StepMemory:
         """Memory of a step with so many windows at once; beyond two probes the line through them."""
-        steps = self._meta.sensors * self._meta.history
-        probe = _power_of_two(2 * PROBE_STEPS // steps)
+        probe = self._probe
         if windows > 2 * probe:
             few, more = self.trace(probe, recompute), self.trace(2 * probe, recompute)
             return few.towards(more, windows / probe - 1)
@@ -138,12 +134,13 @@ class Planner:
         if key not in self._traced:
             before = self._model.recomputes()
             self._model.set_recompute(recompute)
-            accumulate = windows < self.batch_size
-            self._traced[key] = trace_step(
-                self._model, self._meta, windows, self._precision, accumulate=accumulate
-            )
+            self._traced[key] = self._trace(windows, accumulate=windows < self.batch_size)
             self._model.set_recompute(before)
         return self._traced[key]
+
+    @abstractmethod
+    def _trace(self, windows: int, *, accumulate: bool) -> StepMemory:
+        """Memory of a step with so many windows at once, the model as it is now."""
 
     def _largest(self, one: Plan) -> Plan:
         """From one window that fits to as many as do: a further window needs at most what the first one did."""
@@ -152,7 +149,7 @@ class Planner:
             return most
         room = one.budget - one.allowance - one.series - one.memory.fixed
         each = one.memory.peak - one.memory.fixed
-        windows = _power_of_two(min(self.batch_size, 2 * room // each))
+        windows = power_of_two(min(self.batch_size, 2 * room // each))
         while windows > 1:
             plan = self.judge(windows, one.recompute, one.budget)
             if plan.fits:
@@ -173,5 +170,6 @@ class Planner:
         )
 
 
-def _power_of_two(windows: int) -> int:
+def power_of_two(windows: int) -> int:
+    """The largest that is not above; at least 1."""
     return 1 << (max(1, windows).bit_length() - 1)

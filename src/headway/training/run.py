@@ -51,6 +51,7 @@ class RuntimeParams:
         micro_batch: windows in memory at once; 0 leaves it to the planner.
         memory_budget: what training may use, as 4GB, for the planner; auto is a share of the machine's memory.
         data: where the readings are: mapped from the disk, in memory, or on the device.
+        allocator: how a GPU's memory is divided.
         threads: CPU threads, 0 for torch's choice.
         cluster: none | local:N | the path of a Dask scheduler file | its address: who trains.
         workers: of a cluster that is there: how many to wait for and take, 0 for all that are there.
@@ -68,6 +69,7 @@ class RuntimeParams:
     micro_batch: Annotated[int, Ge(0)]
     memory_budget: str
     data: Residence
+    allocator: Literal["expandable", "default"]
     threads: Annotated[int, Ge(0)]
     cluster: str
     workers: Annotated[int, Ge(0)]
@@ -105,7 +107,7 @@ class Run:
         Raises: RunLocked naming the owner; Stopped when the folder cannot be written.
         """
         self.identity = json.loads(json.dumps(identity))  # a tuple is a list, as it will be when read back
-        self.runtime, self.ranks = runtime, ranks
+        self.runtime, self.stage, self.ranks = runtime, stage, ranks
         self.store = Path(os.environ.get("DVC_ROOT", ".")).resolve() / ".resume" / stage
         self.folder = self.store / digest(self.identity)[:16]
         self.steps = 0  # of the whole course, once it is known

@@ -10,13 +10,13 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
-from headway.models.standardized import Standardized
+Trained = TypeVar("Trained", bound=nn.Module)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -24,12 +24,14 @@ class Progress:
     """Where a run stands. Plain numbers: it becomes the JSON of a checkpoint.
 
     Attributes:
-        step: groups of windows seen; the next group is a function of it.
+        step: groups of windows, or of trees, seen; the next group is a function of it.
         updates: optimizer steps; a group without a reading and an overflow of fp16 take none.
         skipped_in_row: overflows of fp16 since the last update.
-        epoch_error, epoch_count: summed error in z-units and observed targets of the open epoch.
+        epoch_error, epoch_count: summed error in z-units and observed targets of the open epoch; in pretraining the
+            summed loss and its steps.
         epoch_gradient, epoch_updates: summed gradient norms and updates of the open epoch.
-        best_mae: lowest validation error, in the target's unit; best_step and best_epoch: when it was found.
+        best_error: lowest validation error, in the target's unit, or lowest loss of pretraining.
+        best_step, best_epoch: when it was found.
         epochs_since_best: epochs closed since then.
         curve: a row of metrics for each closed epoch.
         notes: sentences the model card must carry.
@@ -42,7 +44,7 @@ class Progress:
     epoch_count: int = 0
     epoch_gradient: float = 0.0
     epoch_updates: int = 0
-    best_mae: float = math.inf
+    best_error: float = math.inf
     best_step: int = 0
     best_epoch: int = 0
     epochs_since_best: int = 0
@@ -61,27 +63,30 @@ class Progress:
         else:
             self.skipped_in_row += 1
 
-    def close_epoch(self, mae: float, lr: float) -> bool:
-        """Add a row to the curves and begin the next epoch. Returns: whether `mae` is the best so far."""
-        row = {"lr": lr, "val/mae": mae}
+    def close_epoch(self, error: float, lr: float, scores: Mapping[str, float]) -> bool:
+        """Add a row with these scores to the curves and begin the next epoch.
+
+        Returns: whether the validation error is the best so far.
+        """
+        row = {"lr": lr, **scores}
         if self.epoch_count:
             row["train/loss"] = self.epoch_error / self.epoch_count
         if self.epoch_updates:
             row["train/grad_norm"] = self.epoch_gradient / self.epoch_updates
         self.curve.append(row)
         self.epoch_error, self.epoch_count, self.epoch_gradient, self.epoch_updates = 0.0, 0, 0.0, 0
-        better = mae < self.best_mae
+        better = error < self.best_error
         self.epochs_since_best = 0 if better else self.epochs_since_best + 1
         if better:
-            self.best_mae, self.best_step, self.best_epoch = mae, self.step, len(self.curve)
+            self.best_error, self.best_step, self.best_epoch = error, self.step, len(self.curve)
         return better
 
 
-class TrainingState:
+class TrainingState(Generic[Trained]):
     """A model in training with its optimizer, gradient scaler, best weights and progress."""
 
     def __init__(
-        self, model: Standardized, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
+        self, model: Trained, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
     ) -> None:
         self.model, self.optimizer, self.scaler = model, optimizer, scaler
         self.progress = Progress()
@@ -99,7 +104,7 @@ class TrainingState:
             tensors |= {f"optimizer.{index}.{key}": tensor for key, tensor in moments.items()}
         numbers = asdict(self.progress)
         if not self.best:
-            del numbers["best_mae"]  # infinite, which JSON does not have
+            del numbers["best_error"]  # infinite, which JSON does not have
         return tensors, {"progress": numbers, "scaler": self.scaler.state_dict()}
 
     def unpack(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
