@@ -80,6 +80,18 @@ def test_the_stmgt_preset_holds_the_numbers_of_its_source(params: Path) -> None:
     assert (train.schedule, train.epochs, train.patience) == ("cosine", 100, 15)
 
 
+def test_the_st_sepnet_preset_holds_the_numbers_of_its_source(params: Path) -> None:
+    apply_preset(params, PRESETS, "st-sepnet")
+    sections = read_sections(params)
+    model, train, own = sections["model"], sections["train"], sections["st_sepnet"]
+    assert (model.name, model.spatial) == ("st_sepnet", "hypergraph")
+    assert (sections["windows"].history, sections["windows"].horizon) == (48, 48)
+    assert (own.layers, own.skip_dim, own.features, own.lora_rank) == (3, 64, 32, 4)
+    assert (sections["hypergraph"].hidden_dim, sections["point"].hidden_dim) == (32, 128)
+    assert (train.batch_size, train.epochs, train.patience) == (16, 50, 10)
+    assert (train.schedule, train.milestones, train.decay) == ("multistep", (5, 20, 40), 0.3)
+
+
 def test_the_benchmark_preset_reads_the_last_twelve_steps_only(params: Path) -> None:
     apply_preset(params, PRESETS, "benchmark-12-12")
     windows = read_sections(params)["windows"]
@@ -140,7 +152,7 @@ def test_values_that_are_fine_alone_and_contradict_each_other_are_refused(
 
 def test_an_unknown_preset_lists_those_there_are(params: Path) -> None:
     with pytest.raises(InputError, match="there are: benchmark-12-12, low-vram"):
-        apply_preset(params, PRESETS, "st-sepnet")
+        apply_preset(params, PRESETS, "moon")
 
 
 def test_a_preset_is_listed_with_its_first_line_of_comment(tmp_path: Path) -> None:

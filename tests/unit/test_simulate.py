@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from headway.data.detectors import draw_outages, read_flow, read_speed
+from headway.data.junctions import DELAY, FOURTH
 from headway.data.raw import read_raw
 from headway.data.road_conditions import daily_demand, draw_incidents, draw_weather
 from headway.data.road_network import build_network
@@ -18,7 +19,14 @@ from headway.data.simulate import SimulateParams, control_minutes, drive_world, 
 from headway.errors import InputError
 
 PARAMS = SimulateParams(
-    seed=1, sensors=12, days=2, step_minutes=15, incidents_per_day=6.0, missing_share=0.06, speed_noise=1.5
+    seed=1,
+    sensors=12,
+    days=2,
+    step_minutes=15,
+    incidents_per_day=6.0,
+    missing_share=0.06,
+    speed_noise=1.5,
+    junctions=0,
 )
 
 
@@ -202,3 +210,40 @@ def test_readings_are_as_noisy_as_asked_and_flows_count_whole_vehicles() -> None
     assert np.median(spread) == pytest.approx(1.5, rel=0.05) and spread.max() > 3.0
     flow = read_flow(np.full((100, 3), 1234.0, dtype=np.float32), 0, 5)
     assert (flow % 12 == 0).all() and flow.mean() == pytest.approx(1234, rel=0.05)
+
+
+# --- planted junctions --------------------------------------------------------------------------------------
+
+
+def test_planting_changes_the_sensors_of_the_junctions_and_no_other() -> None:
+    plain, planted = drive_world(PARAMS), drive_world(replace(PARAMS, junctions=2))
+    junctions = planted.junctions
+    chosen = {*junctions.fourth.tolist(), *junctions.approaches.flatten().tolist()}
+    changed = np.flatnonzero((plain.speed != planted.speed).any(axis=0))
+    assert set(changed.tolist()) == chosen and len(chosen) == 8
+    assert np.array_equal(plain.flow, planted.flow)
+
+
+def test_the_fourth_sensor_slows_down_when_all_three_approaches_were_busy() -> None:
+    plain, planted = drive_world(PARAMS), drive_world(replace(PARAMS, junctions=2))
+    delay = DELAY // PARAMS.step_minutes
+    for fourth, busy in zip(planted.junctions.fourth, planted.junctions.busy, strict=True):
+        share = planted.speed[:, fourth] / plain.speed[:, fourth]
+        jointly = np.concatenate([np.zeros(delay, dtype=bool), busy.all(axis=0)[:-delay]])
+        assert np.allclose(share, np.where(jointly, FOURTH, 1.0), atol=1e-6)
+        assert 0.1 < jointly.mean() < 0.8
+
+
+def test_the_fourth_sensor_is_a_neighbor_of_its_approaches_alone(tmp_path: Path) -> None:
+    simulate(replace(PARAMS, junctions=2), tmp_path / "planted")
+    truth = pd.read_parquet(tmp_path / "planted/truth_junctions.parquet")
+    edges = pd.read_parquet(tmp_path / "planted/edges.parquet")
+    for _, row in truth.iterrows():
+        touching = edges[(edges["source"] == row["sensor_id"]) | (edges["target"] == row["sensor_id"])]
+        assert list(touching["source"]) == [row[f"approach_{place}"] for place in (1, 2, 3)]
+        assert set(touching["target"]) == {row["sensor_id"]}
+
+
+def test_more_junctions_than_sensors_are_refused() -> None:
+    with pytest.raises(InputError, match=r"simulate\.junctions: 4 need 16 sensors, simulate\.sensors is 12"):
+        drive_world(replace(PARAMS, junctions=4))

@@ -44,6 +44,7 @@ class Stream(IntEnum):
     INCIDENTS = 5
     NOISE = 6
     OUTAGES = 7
+    JUNCTIONS = 8
 
 
 def generator(seed: int, stream: Stream, branch: int = 0) -> np.random.Generator:

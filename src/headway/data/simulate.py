@@ -8,6 +8,7 @@ Enters: `SimulateParams`. Leaves, in one folder that appears whole or not at all
     dataset.yaml                           units, time zone, split, source, licence
     truth_edges.parquet                    which edges join a jam to free traffic (heterophilous)
     truth_incidents.parquet                when and where lanes were closed
+    truth_junctions.parquet                with `junctions`: which approaches jointly decide which sensor
 
 The same parameters give the same bytes. Timestamps mark the begin of the step they average over.
 """
@@ -28,6 +29,7 @@ from ruamel.yaml import YAML
 
 from headway.atomic import replacing_folder
 from headway.data.detectors import draw_outages, read_flow, read_speed
+from headway.data.junctions import Junctions, draw_junctions, plant, rewire
 from headway.data.road_conditions import (
     Incidents,
     Weather,
@@ -69,6 +71,7 @@ class SimulateParams:
         incidents_per_day: over the whole network.
         missing_share: of the readings, most of them in bursts.
         speed_noise: standard deviation of a speed reading, km/h.
+        junctions: places where three approaches jointly decide a fourth sensor (junctions.py).
     """
 
     seed: Annotated[int, Ge(0)]
@@ -78,6 +81,7 @@ class SimulateParams:
     incidents_per_day: Annotated[float, Ge(0.0)]
     missing_share: Annotated[float, Interval(ge=0.0, le=0.5)]
     speed_noise: Annotated[float, Interval(ge=0.0, le=20.0)]
+    junctions: Annotated[int, Ge(0)]
 
     def __post_init__(self) -> None:
         if self.step_minutes < 1 or 60 % self.step_minutes:
@@ -93,6 +97,7 @@ class World:
     Attributes:
         speed: space-mean speed at each sensor, km/h.
         flow: vehicles an hour.
+        junctions: planted ones, already in the speed.
     """
 
     network: RoadNetwork
@@ -100,6 +105,7 @@ class World:
     incidents: Incidents
     speed: Float32[np.ndarray, "step sensor"]
     flow: Float32[np.ndarray, "step sensor"]
+    junctions: Junctions
 
 
 def simulate(params: SimulateParams, folder: Path) -> None:
@@ -135,7 +141,11 @@ def drive_world(params: SimulateParams) -> World:
         if (interval + 1) % per_step == 0:
             row = interval // per_step
             speed[row], flow[row] = _measure(network, traffic, params.step_minutes)
-    return World(network=network, weather=weather, incidents=incidents, speed=speed, flow=flow)
+    junctions = draw_junctions(params.junctions, params.sensors, steps, params.step_minutes, params.seed)
+    plant(speed, junctions, params.step_minutes)
+    return World(
+        network=network, weather=weather, incidents=incidents, speed=speed, flow=flow, junctions=junctions
+    )
 
 
 def _conditions(
@@ -192,6 +202,7 @@ def _tables(params: SimulateParams, world: World) -> dict[str, pa.Table]:
         "sensors": pa.table(_sensor_columns(world.network, names)),
         **_edge_tables(world, names),
         "truth_incidents": pa.table(_incident_columns(params, world, names)),
+        **({"truth_junctions": world.junctions.table(names)} if params.junctions else {}),
     }
 
 
@@ -224,7 +235,8 @@ def _sensor_columns(network: RoadNetwork, names: list[str]) -> Mapping[str, Any]
 
 
 def _edge_tables(world: World, names: list[str]) -> dict[str, pa.Table]:
-    source, target, meters = (np.array(column) for column in zip(*world.network.edges(), strict=True))
+    edges = rewire(world.network.edges(), world.junctions)
+    source, target, meters = (np.array(column) for column in zip(*edges, strict=True))
     ids = {"source": [names[at] for at in source], "target": [names[at] for at in target]}
     relative = world.speed / world.network.free_speed[world.network.sensor].astype(np.float32)
     jams, contrasts = np.zeros(len(source), dtype=np.int64), np.zeros(len(source), dtype=np.int64)
