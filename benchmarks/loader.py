@@ -6,6 +6,7 @@
 METR-LA's size, 34,272 steps of 207 sensors, 12 -> 12, 64 shuffled windows a batch. The peer gives readings and
 targets. Ours are given twice: the same two with their masks and the last reading, and all a model of ours reads:
 a day and a week ago, five weeks and a week of days behind the trailing climatology. Runs alternate; medians count.
+First every window of a small series is compared with the peer's, number by number.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ def main() -> None:
     }
     try:
         loaders = {"index dataset": theirs(values), **loaders}
+        sys.stdout.write(f"{compare()} windows of a small series are equal to the peer's\n\n")
     except ImportError as reason:
         sys.stderr.write(f"without the peer: {reason}\n")
     rows = measure(loaders)
@@ -92,24 +94,32 @@ def measure(loaders: dict[str, Callable[[], object]]) -> list[dict[str, Any]]:
     ]
 
 
+def compare(steps: int = 400, sensors: int = 5, lags: int = 12) -> int:
+    """How many windows there are of a small series, all equal to the peer's.
+
+    Raises: AssertionError naming a window that is not.
+    """
+    values = np.random.default_rng(1).normal(50, 8, (steps, sensors, 1)).astype(np.float32)
+    starts = np.arange(steps - 2 * lags + 1)
+    peer = index_dataset()(starts, values, lags)
+    batch = Windows(table_of(values, everything=False)).gather(
+        starts + lags
+    )  # a start is our origin - history
+    for number, start in enumerate(starts):
+        history, target = (np.asarray(part) for part in peer[number])
+        assert np.array_equal(history, batch.history[number].numpy()), (
+            f"history of the window from row {start}"
+        )
+        assert np.array_equal(target[..., 0], batch.target[number].numpy()), (
+            f"target of the window from row {start}"
+        )
+    assert len(peer) == len(starts) and batch.target_observed.all()
+    return len(starts)
+
+
 def ours(values: np.ndarray, *, everything: bool) -> Callable[[], None]:
     """BATCHES batches."""
-    meta = model_of_size(sections_of(), SENSORS, 300)[1]
-    lags = {
-        "context": (DAY, 7 * DAY) if everything else (),
-        "trailing": tuple(7 * DAY * week for week in range(1, 5)) if everything else (),
-        "trailing_days": tuple(DAY * day for day in range(1, 8)) if everything else (),
-    }
-    steps = np.arange(LENGTH)
-    table = Table(
-        meta=replace(meta, **lags),
-        values=values,
-        observed=np.ones(values.shape, bool),
-        calendar=np.stack([steps % DAY, steps // DAY % 7], 1).astype(np.int16),
-        covariates=np.zeros((LENGTH, 0), np.float32),
-        climatology=np.zeros((7 * DAY, SENSORS), np.float32),
-    )
-    windows, origins = Windows(table), orders()
+    windows, origins = Windows(table_of(values, everything=everything)), orders()
 
     def load() -> None:
         for _ in range(BATCHES):
@@ -118,14 +128,33 @@ def ours(values: np.ndarray, *, everything: bool) -> Callable[[], None]:
     return load
 
 
+def table_of(values: np.ndarray, *, everything: bool) -> Table:
+    """A series as the prepared folder would give it."""
+    meta = model_of_size(sections_of(), values.shape[1], 300)[1]
+    lags = {
+        "context": (DAY, 7 * DAY) if everything else (),
+        "trailing": tuple(7 * DAY * week for week in range(1, 5)) if everything else (),
+        "trailing_days": tuple(DAY * day for day in range(1, 8)) if everything else (),
+    }
+    steps = np.arange(len(values))
+    return Table(
+        meta=replace(meta, **lags),
+        values=values,
+        observed=np.ones(values.shape, bool),
+        calendar=np.stack([steps % DAY, steps // DAY % 7], 1).astype(np.int16),
+        covariates=np.zeros((len(values), 0), np.float32),
+        climatology=np.zeros((7 * DAY, values.shape[1]), np.float32),
+    )
+
+
 def orders() -> Iterator[np.ndarray]:
     random = np.random.default_rng(0)
     while True:
         yield random.integers(12, LENGTH - 12, BATCH)
 
 
-def theirs(values: np.ndarray) -> Callable[[], None]:
-    """BATCHES batches of the peer; its module wants dask for another mode only."""
+def index_dataset() -> Any:
+    """The peer's class; its module wants dask for another mode only."""
     try:
         import dask.array  # pyright: ignore[reportMissingImports]  # noqa: F401
     except ImportError:
@@ -138,7 +167,14 @@ def theirs(values: np.ndarray) -> Callable[[], None]:
         IndexDataset,
     )
 
-    batches = iter(forever(DataLoader(IndexDataset(np.arange(LENGTH - 24), values, 12), BATCH, shuffle=True)))
+    return IndexDataset
+
+
+def theirs(values: np.ndarray) -> Callable[[], None]:
+    """BATCHES batches of the peer."""
+    batches = iter(
+        forever(DataLoader(index_dataset()(np.arange(LENGTH - 24), values, 12), BATCH, shuffle=True))
+    )
 
     def load() -> None:
         for _ in range(BATCHES):
