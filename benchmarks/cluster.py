@@ -51,8 +51,13 @@ class Machine:
     def start(self, module: str, *arguments: str) -> subprocess.Popen[bytes]:
         """A part of the cluster."""
         command = [*self.prefix, sys.executable, "-m", module, "--host", self.address, *arguments]
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        return subprocess.Popen(command, env=environment(), start_new_session=True, **quiet)
+        return subprocess.Popen(
+            command,
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
 
     def repro(self, project: Project, *options: str) -> subprocess.Popen[str]:
         """`dvc repro` of the training, as a process."""

@@ -105,7 +105,7 @@ def test_memory_that_runs_out_on_one_rank_makes_all_go_on_in_smaller_pieces(
                 return gather(windows, origins)
 
             if seat.rank == 1:
-                Windows.gather = limited  # pyright: ignore[reportAttributeAccessIssue] - in a process of its own
+                pytest.MonkeyPatch().setattr(Windows, "gather", limited)
 
         take_one_step(prepared, tmp_path, "shuffled", join(seat, torch.device("cpu")), limit)
 

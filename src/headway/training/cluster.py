@@ -58,7 +58,9 @@ def open_client(runtime: RuntimeParams) -> Iterator[Any]:
         raise InputError(
             f"runtime.cluster: no scheduler file {choice.place}; dask scheduler --scheduler-file writes it"
         )
-    place = {"scheduler_file": choice.place} if choice.kind == "file" else {"address": choice.place}
+    place: dict[str, Any] = (
+        {"scheduler_file": choice.place} if choice.kind == "file" else {"address": choice.place}
+    )
     try:
         client = Client(**place, timeout=runtime.rank_timeout, name="headway")
     except (OSError, TimeoutError) as error:
@@ -134,6 +136,6 @@ def _assign(chosen: Sequence[str], views: Mapping[str, dict[str, Any]], timeout:
 
 
 def _host(address: str) -> str:
-    from distributed.comm import get_address_host
+    from distributed.comm.addressing import get_address_host
 
     return LOOPBACK if address.startswith("inproc://") else get_address_host(address)

@@ -123,7 +123,7 @@ class _Training:
         """A signal for every rank, 0 for none; and a sign of life."""
         self._beat, self._beaten = self._beat + 1, time.monotonic()
         try:
-            self._orders.set({"beat": self._beat, "signal": int(number)}, timeout=5)
+            self._orders.set({"beat": self._beat, "signal": int(number)}, timeout="5 s")
         except (OSError, TimeoutError) as error:
             raise self._without_scheduler() from error
 

@@ -103,9 +103,11 @@ def keep(
     try:
         _look_after(process, Variable(channel, client=client), patience)
     finally:
-        process.kill()
+        if process.poll() is None:
+            process.terminate()  # it saves
+    code = process.wait()
     reader.join(timeout=5)
-    return {"rank": rank, "code": process.wait(), "said": "".join(said)}
+    return {"rank": rank, "code": code, "said": "".join(said)}
 
 
 def _look_after(process: subprocess.Popen[str], orders: Any, patience: float) -> None:
@@ -115,7 +117,7 @@ def _look_after(process: subprocess.Popen[str], orders: Any, patience: float) ->
         time.sleep(POLL_SECONDS)
         try:
             order = orders.get(timeout=5)
-        except (OSError, TimeoutError):  # the scheduler is gone, or busy
+        except (OSError, RuntimeError, ValueError):  # the scheduler is gone, or busy
             order = {"beat": beat, "signal": 0}
         if order["beat"] != beat:
             beat, heard = order["beat"], time.monotonic()

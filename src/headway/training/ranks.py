@@ -122,7 +122,7 @@ def join(seat: Seat, device: torch.device) -> Ranks:
     _leave_with_the_starter()
     listening = _listen(seat).detach() if seat.rank == 0 else None
     with _or_lost():
-        store = dist.TCPStore(
+        store = dist.TCPStore(  # pyright: ignore[reportPrivateImportUsage] - its documented place
             seat.address,
             seat.port,
             seat.world,
