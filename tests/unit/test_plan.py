@@ -13,6 +13,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from headway.commands.plan import plan_text
+from headway.commands.pretrain_plan import pretrain_text
 from headway.commands.sizes import model_of_size
 from headway.data.prepared import PreparedMeta
 from headway.errors import InputError
@@ -169,6 +170,18 @@ def test_the_plan_command_prints_components_the_choice_and_gpus() -> None:
     assert "20 sensors, 6 -> 12 steps" in text
     assert all(f"\n{name} " in text for name in (*StepMemory.__slots__, "traced", "allowance", "24GB"))
     assert "runtime: micro-batch 16: " in text and "of a budget of 3.73" in text
+
+
+def test_the_plan_of_pretraining_stands_beside_the_published_figures_and_is_silent_without_a_method() -> None:
+    assert pretrain_text(sections_of(), 30, torch.device("cpu")) == []
+    for encoder in ("sgmp", "ha_gat"):
+        told = {"method": "gt_ssl", "encoder": encoder, "batch_size": 16}
+        lines = pretrain_text(sections_of(pretrain=told), 30, torch.device("cpu"))
+        rows = {line.split()[0]: line for line in lines if line.strip()}
+        assert {"graphs", "paths", "messages", "predictor", "gradients", "total", "8GB", "24GB"} <= set(rows)
+        assert "4000" in rows["total"] and rows["12GB"].endswith("4, 64, 3")
+        by_count, measured = (float(part.split()[-1]) for part in rows["total"].split("|")[-3:-1])
+        assert by_count == pytest.approx(measured, rel=0.3)
 
 
 def test_the_plan_command_asks_for_a_number_of_sensors_where_data_are_missing(tmp_path: Path) -> None:

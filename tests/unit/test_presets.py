@@ -150,8 +150,17 @@ def test_values_that_are_fine_alone_and_contradict_each_other_are_refused(
         apply_preset(params, overlay(tmp_path, "st_mamba:\n  head_dim: 4096\n"), "own")
 
 
+def test_the_gt_ssl_preset_holds_the_numbers_of_its_source(params: Path) -> None:
+    apply_preset(params, PRESETS, "gt-ssl")
+    sections = read_sections(params)
+    own, messages = sections["pretrain"], sections["sgmp"]
+    assert (own.method, own.batch_size, own.interactions, own.epochs) == ("gt_ssl", 4, 3, 100)
+    assert (messages.hidden_dim, messages.distance_centers) == (64, 20)
+    assert (own.lr, own.weight_decay, own.clip_norm) == (0.001, 0.0005, 1.0)
+
+
 def test_an_unknown_preset_lists_those_there_are(params: Path) -> None:
-    with pytest.raises(InputError, match="there are: benchmark-12-12, low-vram"):
+    with pytest.raises(InputError, match="there are: benchmark-12-12, gt-ssl, low-vram"):
         apply_preset(params, PRESETS, "moon")
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from headway.commands.pretrain_plan import pretrain_text
 from headway.commands.sections import read_sections
 from headway.commands.sizes import model_of_size
 from headway.errors import InputError
@@ -75,6 +76,7 @@ def plan_text(root: Path, budget: str | None, sensors: int | None, history: int 
     exact = planner.judge(chosen.micro_batch, chosen.recompute, chosen.budget)
     lines = [_title(sections, sensors), "", *_components(exact, device.type)]
     lines += ["", f"runtime: {exact.describe()}", "", *_gpus(on_gpu)]
+    lines += pretrain_text(sections, sensors, device)
     return "\n".join(lines) + "\n"
 
 

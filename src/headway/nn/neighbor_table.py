@@ -15,6 +15,8 @@ and no atomic addition: sums run in a fixed order, so the same seed gives the sa
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,6 +82,12 @@ class NeighborTable(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         """What a copy gets: it makes row numbers of its own, for the shapes it will meet."""
         return {**self.__dict__, "_rows": OrderedDict()}
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> NeighborTable:
+        """The table with each of its tensors changed, and no row numbers yet."""
+        twin = copy(self)
+        twin._buffers = {name: change(buffer) for name, buffer in self.named_buffers()}
+        return twin
 
     def rows(self, batch: int, time: int, heads: int) -> Rows:
         """Row numbers for tensors [batch, node, time, heads, width]; the newest few shapes are kept."""

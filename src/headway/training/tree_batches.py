@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
@@ -120,10 +119,7 @@ def _mapped(part: Tensor | Surroundings, change: Callable[[Tensor], Tensor]) -> 
     if isinstance(part, PathSet):
         tensors = {name: change(getattr(part, name)) for name in ("nodes", "distances", "angles")}
         return replace(part, **tensors)
-    twin = deepcopy(part)
-    for name, buffer in part.named_buffers():
-        twin.register_buffer(name, change(buffer))
-    return twin
+    return part.mapped(change)
 
 
 def _questions(
