@@ -9,6 +9,7 @@ Glossary: a road source -> target is the way traffic flows. Without edges nobody
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -104,4 +105,5 @@ def _measured(edges: pd.DataFrame | None, ids: list[str]) -> pd.Series:
     )
     known = (pairs >= 0).all(axis=0) & (pairs[0] != pairs[1])
     lengths = edges["distance_m"] if "distance_m" in edges else pd.Series(np.nan, index=edges.index)
-    return pd.Series(lengths.to_numpy(dtype=float)[known]).groupby(_key(pairs[:, known])).min()
+    shortest: Any = pd.Series(lengths.to_numpy(dtype=float)[known]).groupby(_key(pairs[:, known])).min()
+    return shortest

@@ -109,16 +109,15 @@ def make_tree(
     """
     nodes = len(parent)
     above = np.where(parent == NO_PARENT, np.arange(nodes), parent)
-    if length is None:
-        length = np.linalg.norm(positions - positions[above], axis=1)
-    length = np.where(parent == NO_PARENT, 0.0, length)
+    straight = np.linalg.norm(positions - positions[above], axis=1)
+    links = np.where(parent == NO_PARENT, 0.0, straight if length is None else length)
     depth, reach, root = np.zeros(nodes, np.int64), np.zeros(nodes), np.arange(nodes)
     at = np.arange(nodes)
     for _ in range(nodes + 1):
         moving = parent[at] != NO_PARENT
         if not moving.any():
             break
-        reach[moving] += length[at[moving]]
+        reach[moving] += links[at[moving]]
         depth[moving] += 1
         at = above[at]
     else:
@@ -127,7 +126,7 @@ def make_tree(
     entry, leave = _intervals(parent, depth)
     return Tree(
         parent=parent.astype(np.int64),
-        length=length,
+        length=links,
         positions=positions.astype(np.float64),
         attributes=np.zeros((nodes, 0)) if attributes is None else attributes,
         root=root,

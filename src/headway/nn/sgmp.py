@@ -152,7 +152,7 @@ class Interaction(nn.Module):
         if torch.is_grad_enabled() and not self.recompute:
             means = self._means(0, len(x), paths, *said)
         else:
-            kept = {"use_reentrant": False, "preserve_rng_state": False}
+            kept: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
             cuts = [(*cut, paths, *said) for cut in _cuts(paths.starts, said[0])]
             means = torch.cat([checkpoint(self._means, *cut, **kept) for cut in cuts])
         return x + self.norm(self.last(means.unflatten(1, (x.shape[1], -1))).float())

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -109,11 +109,11 @@ def to_device(batch: TreeBatch, device: torch.device) -> TreeBatch:
 
 def mapped(batch: TreeBatch, change: Callable[[Tensor], Tensor]) -> TreeBatch:
     """The batch with each of its tensors changed."""
-    parts = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    parts: dict[str, Any] = {field.name: getattr(batch, field.name) for field in fields(batch)}
     return TreeBatch(**{name: _mapped(part, change) for name, part in parts.items()})
 
 
-def _mapped(part: Tensor | Surroundings, change: Callable[[Tensor], Tensor]) -> Tensor | Surroundings:
+def _mapped(part: Tensor | Surroundings, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(part, Tensor):
         return change(part)
     if isinstance(part, PathSet):
@@ -289,6 +289,5 @@ def _neighbors(tree: Tree, *, up: bool) -> Int[np.ndarray, "node near"]:
     near = np.full((len(tree), 1 + CHILDREN_READ), NO_PARENT)
     near[:, 0] = tree.parent
     near[parent[order][kept], 1 + place[kept]] = child[order][kept]
-    used = (near >= 0).any(axis=0)
-    used[0] = True
+    used = np.append(True, (near[:, 1:] >= 0).any(axis=0))
     return near[:, used]
