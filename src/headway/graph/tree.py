@@ -170,9 +170,8 @@ class RoadNetwork:
         shape = (self.nodes, self.nodes)
         source, target = roads.astype(np.int64)
         self._along = _shortest(source, target, lengths, shape)
-        self._length = _shortest(
-            *np.concatenate([[source, target], [target, source]], axis=1), np.tile(lengths, 2), shape
-        )
+        one, other = np.concatenate([source, target]), np.concatenate([target, source])
+        self._length = _shortest(one, other, np.tile(lengths, 2), shape)
         self.component = connected_components(self._length, directed=False)[1]
         self.reached = np.zeros(self.nodes, dtype=bool)  # along travel, from the root of its component
         self.roots = np.array([self._root(label) for label in range(self.component.max() + 1)])
