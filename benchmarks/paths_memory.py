@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from scipy.spatial import KDTree
 from sized import FP32, MIB, peak_bytes
-from torch import Tensor, nn
+from torch import Tensor
 
 from headway.commands.sections import read_sections
 from headway.graph.paths import third_order_paths, with_fallback
@@ -39,7 +39,7 @@ from headway.training.tree_sources import RoadTrees
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALLER = 40  # sensors of the graph on which whole and chunks are compared
-Layers = nn.ModuleList
+Layers = list[Interaction]
 
 
 def main() -> None:
@@ -74,8 +74,8 @@ def parse_arguments() -> argparse.Namespace:
 def nearest(sensors: int, neighbors: int, seed: int) -> tuple[Tensor, np.ndarray]:
     """Random places in the plane, and who reads whom."""
     places = np.random.default_rng(seed).random((sensors, 2))
-    near = KDTree(places).query(places, k=neighbors + 1)[1][:, 1:]
-    links = np.stack([np.repeat(np.arange(sensors), neighbors), near.ravel()])
+    near: Any = KDTree(places).query(places, k=neighbors + 1)[1]
+    links = np.stack([np.repeat(np.arange(sensors), neighbors), near[:, 1:].ravel()])
     return torch.from_numpy(np.column_stack([places, np.zeros(sensors)])).float(), links
 
 
@@ -92,12 +92,12 @@ def layers_of(arguments: argparse.Namespace) -> Layers:
         hidden_dim=arguments.hidden, distance_centers=20, angle_centers=10, paths_per_sensor=1
     )
     torch.manual_seed(0)
-    return nn.ModuleList(Interaction(params, 2) for _ in range(arguments.interactions))
+    return [Interaction(params, 2) for _ in range(arguments.interactions)]
 
 
 def saved_bytes(layers: Layers, paths: PathSet, recompute: bool) -> int:
     """Of the tensors that the forward pass keeps, each storage once; weights are not counted."""
-    weights = {weight.untyped_storage().data_ptr() for weight in layers.parameters()}
+    weights = {weight.untyped_storage().data_ptr() for layer in layers for weight in layer.parameters()}
     kept: dict[int, Any] = {}
 
     def keep(tensor: Tensor) -> Tensor:

@@ -52,6 +52,8 @@ OTHER: Changes = {
     "train": {
         "seed": 1,
         "batch_size": 8,
+        "order": "partitioned",
+        "partitions": 3,
         "epochs": 1,
         "epoch_steps": 3,
         "max_steps": 3,
@@ -69,6 +71,7 @@ OTHER: Changes = {
 }
 # what must be so for a key to matter
 GROUND: dict[str, Changes] = {
+    "train.partitions": {"train": {"order": "partitioned"}},
     "train.patience": {"train": {"lr": 0.3, "epochs": 8, "epoch_steps": 1}},
     "train.milestones": {"train": {"schedule": "multistep", "milestones": (1,)}},
     "train.decay": {"train": {"schedule": "multistep", "milestones": (1,)}},

@@ -12,7 +12,7 @@ Source: LoRA is Hu et al. 2022, arXiv 2106.09685; models.md 5.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,7 +105,7 @@ def record(folder: Path, source: str) -> dict[str, Any]:
     return {"source": source, "revision": revision(folder), "files": fingerprint(folder)}
 
 
-def find_recorded(recorded: dict[str, Any], asked: Path, beside: Path) -> Path:
+def find_recorded(recorded: Mapping[str, Any], asked: Path, beside: Path) -> Path:
     """The folder that a trained model was trained with: where it was, or in `beside`.
 
     Raises: InputError naming what is missing or changed, with the expected hashes.
