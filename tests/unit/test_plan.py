@@ -23,7 +23,7 @@ from headway.training.memory import MIB, parse_size
 from headway.training.piece import backward_piece
 from headway.training.plan import PROCESS
 from headway.training.precision import Precision
-from headway.training.storages import StepMemory
+from headway.training.storages import StepMemory, _copied
 from headway.training.trace import trace_step, windows_of_size
 from headway.training.window_plan import WindowPlanner
 from project_params import ROOT, sections_of
@@ -124,6 +124,16 @@ def test_gradients_that_are_there_already_count_when_a_group_has_several_pieces(
     alone = trace_step(model, meta, 1, FP32, accumulate=False)
     among = trace_step(model, meta, 1, FP32, accumulate=True)
     assert among.gradients == sum(parameter.nbytes for parameter in model.parameters()) > alone.gradients
+
+
+def test_a_copy_to_be_traced_shares_the_numbers_of_frozen_weights_and_moves_none_of_them() -> None:
+    layer = torch.nn.Linear(2, 2)
+    layer.weight.requires_grad_(False)
+    twin = _copied(layer)
+    assert twin.weight.data_ptr() == layer.weight.data_ptr()
+    assert twin.bias.data_ptr() != layer.bias.data_ptr()
+    twin.double()  # as to another device: a module changes its weights in place
+    assert layer.weight.dtype == torch.float32
 
 
 class Sizes(WindowPlanner):
