@@ -122,7 +122,7 @@ def common(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def length(folder: Path) -> float:
     """Days from the first reading to the last."""
-    times = pd.read_parquet(folder / "series.parquet", columns=["timestamp"])["timestamp"]
+    times: Any = pd.read_parquet(folder / "series.parquet", columns=["timestamp"])["timestamp"]
     return (times.max() - times.min()) / pd.Timedelta(days=1)
 
 

@@ -111,7 +111,7 @@ def measure(
 def keep_days(folder: Path, days: int, until: str = "") -> None:
     """Cut every table with timestamps to its last days, or the last before a date; 0 days: all."""
     for path in folder.glob("*.parquet") if days or until else ():
-        table = pd.read_parquet(path)
+        table: Any = pd.read_parquet(path)
         if "timestamp" in table:
             newest = table["timestamp"].max()
             end = pd.Timestamp(until, tz=newest.tz) if until else newest + pd.Timedelta(nanoseconds=1)

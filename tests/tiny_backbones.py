@@ -25,7 +25,12 @@ def write_backbone(folder: Path, kind: str, seed: int = 0, width: int = 16, laye
 def _config(kind: str, width: int, layers: int) -> Any:
     import transformers
 
-    shape = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": 2, "vocab_size": WORDS}
+    shape: dict[str, Any] = {
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 2,
+        "vocab_size": WORDS,
+    }
     long = {**shape, "max_position_embeddings": 512}
     match kind:
         case "bert":

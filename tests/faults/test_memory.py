@@ -52,7 +52,7 @@ def weights(project: Path) -> dict[str, Tensor]:
     return load_file(project / "models/train/model.safetensors")
 
 
-def test_a_run_that_ran_out_of_memory_ends_in_the_weights_of_one_that_had_room(
+def test_fault_08_a_run_that_ran_out_of_memory_ends_in_the_weights_of_one_that_had_room(
     prepared: Prepared, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     train_tiny(project, prepared, sections=WITHOUT_DROPOUT)
