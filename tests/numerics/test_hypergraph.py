@@ -108,9 +108,11 @@ def test_the_sums_are_those_of_a_dense_matrix_and_so_are_their_gradients(rows: i
     torch.testing.assert_close(to_edges(x, weights, members), expected)
     expected = torch.einsum("ekr,ekn,erd->nrd", weights.expand(-1, -1, 4), dense, edges)
     torch.testing.assert_close(to_nodes(edges, weights, members, 6), expected)
-    assert torch.autograd.gradcheck(lambda *given: to_edges(*given, members), (x, weights))
-    assert torch.autograd.gradcheck(lambda *given: to_nodes(*given, members, 6), (edges, weights))
-    assert torch.autograd.gradcheck(lambda *given: member_dots(*given, members), (edges, x))
+    assert torch.autograd.gradcheck(lambda x, weights: to_edges(x, weights, members), (x, weights))
+    assert torch.autograd.gradcheck(
+        lambda edges, weights: to_nodes(edges, weights, members, 6), (edges, weights)
+    )
+    assert torch.autograd.gradcheck(lambda edges, x: member_dots(edges, x, members), (edges, x))
 
 
 def test_a_convolution_is_its_equation_with_dense_matrices() -> None:
@@ -128,8 +130,9 @@ def test_a_convolution_is_its_equation_with_dense_matrices() -> None:
 
 def test_attention_weighs_the_members_of_a_hyperedge() -> None:
     part = only_part(made_operator(orders=(3,), kind="hgat"))
-    assert isinstance(part, Hyperedges) and part.conv.query is not None and part.conv.key is not None
+    assert isinstance(part, Hyperedges)
     x, conv, weights = readings()[0], part.conv, part.weights()
+    assert conv.query is not None and conv.key is not None
     expected = torch.zeros(len(part.members), *x.shape[1:])
     for edge in range(len(part.members)):
         slots = [slot for slot in range(3) if part.present[edge, slot]]

@@ -58,7 +58,7 @@ def test_the_average_series_counts_observed_sensors_only() -> None:
 
 def test_the_attention_of_the_transformer_is_that_of_torch() -> None:
     torch.manual_seed(0)
-    block = TransformerBranch(3, HISTORY, 12, 1, 2).blocks[0]
+    block: Any = TransformerBranch(3, HISTORY, 12, 1, 2).blocks[0]
     theirs = nn.TransformerEncoderLayer(
         12, 2, 24, dropout=0.0, activation=F.gelu, batch_first=True, norm_first=True
     )

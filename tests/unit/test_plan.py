@@ -33,7 +33,10 @@ HINTS = get_type_hints(ModelParams)
 MODELS = [  # what a part costs does not depend on the others: every part once
     *({"name": name, "spatial": "none", "head": "point"} for name in get_args(HINTS["name"])),
     *({"name": "st_mamba", "spatial": "none", "head": head} for head in get_args(HINTS["head"])[1:]),
-    *({"name": "st_mamba", "spatial": spatial, "head": "point"} for spatial in get_args(HINTS["spatial"])[:-1]),
+    *(
+        {"name": "st_mamba", "spatial": spatial, "head": "point"}
+        for spatial in get_args(HINTS["spatial"])[:-1]
+    ),
 ]
 each_model = pytest.mark.parametrize("choice", MODELS, ids=lambda choice: "-".join(choice.values()))
 
