@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LINK_OF_DVC = re.compile(
     r"\.[\w-]{22}\.tmp"
 )  # what DVC leaves beside an output when it is killed while linking it
+LONGEST = 600  # seconds of a command; one that hangs is a failure, and not the end of all other tests
 SMALL: dict[str, dict[str, Any]] = {
     "simulate": {"sensors": 8, "days": 9},
     "windows": {"history": 4, "horizon": 3, "trailing_weeks": 0, "context": ["1d"]},
@@ -39,7 +40,13 @@ class Project:
     def run(self, *command: str, code: int = 0) -> str:
         """Output of a command, which must end with `code`."""
         done = subprocess.run(
-            command, cwd=self.folder, env=environment(), capture_output=True, text=True, check=False
+            command,
+            cwd=self.folder,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=LONGEST,
         )
         output = done.stdout + done.stderr
         assert done.returncode == code, f"{' '.join(command)} ended with {done.returncode}:\n{output}"
