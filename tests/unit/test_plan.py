@@ -87,7 +87,7 @@ def test_the_traced_peak_is_the_allocators(choice: dict[str, str], recompute: bo
     # A model this small is soon off by a kernel's own few numbers, or by one sum of gradients, which fake tensors do
     # not make in place.
     sums = 3 if "st_sepnet" in choice.values() else 2 if "hypergraph" in choice.values() else 0
-    tolerance = max(0.02 * found, (64 + 32 * sums) * 1024)
+    tolerance = max(0.02 * found, (96 + 32 * sums) * 1024)
     assert traced.peak - traced.optimizer - traced.best == pytest.approx(found, abs=tolerance)
 
 
