@@ -109,6 +109,7 @@ def prepare(project: Path, base: dict[str, Any]) -> None:
     write_params(project, base)
     run_stage(project, "simulate")
     run_stage(project, "preprocess")
+    run_stage(project, "pretrain")
 
 
 def measure(

@@ -1,11 +1,12 @@
 """What an encoder learns of trees that are no roads, and whether that helps to tell them apart by few labels.
 
-    python benchmarks/neurons.py --data DIR [--seeds 3] [--splits 5] [--labels 5] [--steps 480] [--points 60]
+    python benchmarks/neurons.py --data DIR [--seeds 3] [--splits 5] [--labels 5] [--steps 1440] [--points 60]
         [--hidden 64] [--class-steps 60] [--json FILE]
 
 DIR has trees.parquet and nodes.parquet (`headway.data.tree_files`). An encoder is pretrained by the loop of the
-pretrain stage on four trees of five, and judged by the fifth, which it has not seen; so are two controls, whose
-targets say nothing of the trees. Then every tree is the mean and the maximum of the embeddings of its nodes,
+pretrain stage on four trees of five, and judged by the fifth, which it has not seen; so are two controls: shuffled
+nodes, whose growth still tells the scale of a tree, and random targets. Beside the growth stand the best constant,
+and the best of each tree in hindsight. Then every tree is the mean and the maximum of the embeddings of its nodes,
 and a linear map is trained on `--labels` trees a class: on the frozen pretrained encoder, on a frozen random
 one, together with the pretrained one, and together with a fresh one. Accuracy is that of all other trees.
 
@@ -32,6 +33,7 @@ from torch import Tensor, nn
 from headway.commands.sections import read_sections
 from headway.data.tree_files import LabeledTree, read_trees
 from headway.nn.tree_encoder import TreeBatch, TreeEncoder
+from headway.objectives.gt_ssl import best_constant
 from headway.training.precision import Precision
 from headway.training.pretrain_experiment import make_encoder
 from headway.training.pretraining import PretrainParams, pretrain
@@ -69,7 +71,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3, help="of pretraining, and of each control")
     parser.add_argument("--splits", type=int, default=5, help="draws of the labeled trees")
     parser.add_argument("--labels", type=int, default=5, help="labeled trees a class")
-    parser.add_argument("--steps", type=int, default=480, help="of each pretraining, of four trees each")
+    parser.add_argument("--steps", type=int, default=1440, help="of each pretraining, of four trees each")
     parser.add_argument("--points", type=int, default=60, help="of a tree, beside its branch points")
     parser.add_argument("--hidden", type=int, default=64)
     parser.add_argument("--class-steps", type=int, default=60, help="of each classifier")
@@ -122,7 +124,19 @@ def pretrain_one(
         runtime = replace(sections["runtime"], micro_batch=params.batch_size)
         with Run("pretrain", {"code": "benchmark"}, runtime) as run:
             progress = pretrain(encoder, source, params, run, FP32, Path(folder) / "curves")
-    return encoder, progress.curve[-1]
+    return encoder, progress.curve[-1] | {"constant_of_each_tree": constant_of_each(source, params)}
+
+
+def constant_of_each(source: GivenTrees, params: PretrainParams) -> float:
+    """Growth loss of the best constant of every validation tree, fitted to the nodes it is judged by."""
+    drawn = source.validation(params.validation_trees)
+    asked, planar = params.asked(), source.scale.planar
+    rows = [
+        make_batch([tree], [seed], source.scale, asked).growth
+        for tree, seed in zip(drawn.trees, drawn.seeds, strict=True)
+    ]
+    summed = sum(len(growth) * best_constant(growth, source.scale.reach, planar=planar) for growth in rows)
+    return summed / sum(map(len, rows))
 
 
 def classify_all(
@@ -224,6 +238,7 @@ def print_pretraining(rows: dict[str, list[dict[str, float]]]) -> None:
     shown = {
         "growth": "val/growth",
         "best constant": "val/growth_of_constant",
+        "of each tree": "constant_of_each_tree",
         "order violations": "val/order_violations",
         "ancestors violated": "val/ancestors_violated",
         "unrelated confused": "val/unrelated_confused",

@@ -132,6 +132,7 @@ def measure(
     base = BASE | choose_params(project, name) | count_steps(arguments.steps) | wished
     write_params(project, base)
     run_stage(project, "preprocess")
+    run_stage(project, "pretrain")
     meta = json.loads((project / "data/prepared/meta.json").read_text())
     found: dict[str, list[dict[str, Any]]] = {row: [] for row in rows}
     for seed in range(arguments.seeds):  # seed by seed: a table that is cut short has all rows

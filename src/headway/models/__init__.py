@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal, assert_never
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from headway.errors import InputError
+from headway.models.parts import Parts
 from headway.models.standardized import Standardized
 from headway.nn.anchors import AnchorMix
-from headway.nn.embedding import WindowEmbedding
 from headway.nn.heads import MixtureHead, MixtureParams, PointHead, PointParams
 from headway.nn.neighbor_table import NeighborTable
 from headway.objectives.forecast_loss import absolute_error, mixture_loss
@@ -47,46 +46,55 @@ class ModelParams:
 
 def section_records(choice: ModelParams) -> dict[str, type]:
     """The records of the sections that this choice reads, by section name."""
-    records: dict[str, type] = {choice.head: PointParams if choice.head == "point" else MixtureParams}
+    return {
+        choice.head: PointParams if choice.head == "point" else MixtureParams,
+        choice.name: _model_record(choice),
+        choice.spatial: _operator_record(choice),
+    }
+
+
+def _model_record(choice: ModelParams) -> type:
     match choice.name:
         case "st_mamba":
             from headway.models.st_mamba import STMambaParams
 
-            records["st_mamba"] = STMambaParams
+            return STMambaParams
         case "stmgt":
             from headway.models.stmgt import STMGTParams
 
-            records["stmgt"] = STMGTParams
+            return STMGTParams
         case "st_sepnet":
             from headway.models.st_sepnet import STSepNetParams
 
-            records["st_sepnet"] = STSepNetParams
+            return STSepNetParams
         case unknown:
             assert_never(unknown)
+
+
+def _operator_record(choice: ModelParams) -> type:
     match choice.spatial:
         case "ha_gat":
             from headway.nn.ha_gat import HAGATParams
 
-            records["ha_gat"] = HAGATParams
+            return HAGATParams
         case "gatv2":
             from headway.nn.gatv2 import GATv2Params
 
-            records["gatv2"] = GATv2Params
+            return GATv2Params
         case "hypergraph":
             from headway.nn.hypergraph import HypergraphParams
 
-            records["hypergraph"] = HypergraphParams
+            return HypergraphParams
         case "sgmp":
             from headway.nn.sgmp import SGMPParams
 
-            records["sgmp"] = SGMPParams
+            return SGMPParams
         case "none":
             from headway.nn.none import NoneParams
 
-            records["none"] = NoneParams
+            return NoneParams
         case unknown:
             assert_never(unknown)
-    return records
 
 
 def outside_files(choice: ModelParams, sections: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,92 +143,36 @@ def build(
     width = sections[choice.spatial].hidden_dim
     anchors = 1 + len(meta.context) + bool(meta.trailing)
     head, loss = _head(sections[choice.head], width, meta.horizon, anchors)
-    model = _network(choice, sections, meta, graph, head)
+    parts = Parts(
+        width=width,
+        width_key=f"{choice.spatial}.hidden_dim",
+        spatial=_spatial(choice, sections, graph),
+        head=head,
+        table=NeighborTable(graph),
+        meta=meta,
+    )
+    model = _network(choice, sections[choice.name], parts)
     mix = AnchorMix(meta.sensors, meta.horizon, anchors) if choice.anchors else None
     return Standardized(model, mix, mean, std, loss)
 
 
-def _network(
-    choice: ModelParams, sections: Mapping[str, Any], meta: PreparedMeta, graph: Graph, head: nn.Module
-) -> nn.Module:
-    """The model in z-units, with its operator and head."""
-    own, width, covariates = sections[choice.name], sections[choice.spatial].hidden_dim, len(meta.covariates)
-    spatial, table = _spatial(choice, sections, graph), NeighborTable(graph)
+def _network(choice: ModelParams, own: Any, parts: Parts) -> nn.Module:
+    """The model in z-units, from its section and its parts."""
     match choice.name:
         case "st_mamba":
-            from headway.models.st_mamba import STMamba
+            from headway.models.st_mamba import assemble
 
-            inner, keys = own.expand * width, f"st_mamba.expand * {choice.spatial}.hidden_dim"
-            _check_divides("st_mamba.head_dim", own.head_dim, inner, keys)
-            who_and_when = (own.node_embedding, own.time_of_day_embedding, own.day_of_week_embedding)
-            return STMamba(
-                own,
-                d=width,
-                embedding=_embedding(width, meta, covariates, *who_and_when),
-                spatial=spatial,
-                head=head,
-                table=table,
-                history=meta.history,
-            )
+            return assemble(own, parts)
         case "stmgt":
-            from headway.models.stmgt import STMGT
+            from headway.models.stmgt import assemble
 
-            slots = own.clock == "slots"
-            _check_divides("stmgt.heads", own.heads, width, f"{choice.spatial}.hidden_dim")
-            return STMGT(
-                own,
-                d=width,
-                embedding=_embedding(width, meta, 0, own.node_embedding, slots, slots),
-                spatial=spatial,
-                head=head,
-                table=table,
-                history=meta.history,
-                covariates=covariates,
-                slots_per_day=meta.slots_per_day,
-            )
+            return assemble(own, parts)
         case "st_sepnet":
-            from headway.models.st_sepnet import STSepNet
-            from headway.nn.inception import KERNELS
+            from headway.models.st_sepnet import assemble
 
-            kernels = f"the {len(KERNELS)} kernels of st_sepnet"
-            _check_divides(kernels, len(KERNELS), width, f"{choice.spatial}.hidden_dim")
-            if own.gate == "temporal_only" and choice.head != "point":
-                raise InputError(
-                    "st_sepnet.gate: temporal_only says one number a step; set model.head: point"
-                )
-            who_and_when = (own.node_embedding, own.time_of_day_embedding, own.day_of_week_embedding)
-            return STSepNet(
-                own,
-                d=width,
-                embedding=_embedding(width, meta, covariates, *who_and_when),
-                spatial=spatial,
-                head=head,
-                table=table,
-                meta=meta,
-            )
+            return assemble(own, parts)
         case unknown:
             assert_never(unknown)
-
-
-def _check_divides(key: str, part: int, whole: int, keys: str) -> None:
-    if whole % part:
-        raise InputError(f"{key}: {part} does not divide {keys} = {whole}")
-
-
-def _embedding(
-    width: int, meta: PreparedMeta, covariates: int, node: bool, time_of_day: bool, day_of_week: bool
-) -> WindowEmbedding:
-    return WindowEmbedding(
-        width,
-        nodes=meta.sensors,
-        channels=len(meta.channels),
-        lags=len(meta.context),
-        covariates=covariates,
-        slots_per_day=meta.slots_per_day,
-        node=node,
-        time_of_day=time_of_day,
-        day_of_week=day_of_week,
-    )
 
 
 def _head(

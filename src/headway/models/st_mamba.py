@@ -25,6 +25,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from headway.models.parts import Parts, check_divides
 from headway.nn.dropout import StepDropout
 from headway.nn.embedding import WindowEmbedding
 from headway.nn.mamba import Mamba2
@@ -120,6 +121,34 @@ class STMamba(nn.Module):
         scales = torch.cat([h[:, :, newest - stride * age] for stride in STRIDES])  # (scale batch) node 12 d
         states = self.state(scales).unflatten(0, (len(STRIDES), -1))
         return (self.scale_score(states).float().softmax(0) * states).sum(0)
+
+
+def assemble(params: STMambaParams, parts: Parts) -> STMamba:
+    """The model with fresh weights.
+
+    Raises: InputError where widths do not fit.
+    """
+    check_divides(
+        "st_mamba.head_dim",
+        params.head_dim,
+        params.expand * parts.width,
+        f"st_mamba.expand * {parts.width_key}",
+    )
+    embedding = parts.embedding(
+        covariates=len(parts.meta.covariates),
+        node=params.node_embedding,
+        time_of_day=params.time_of_day_embedding,
+        day_of_week=params.day_of_week_embedding,
+    )
+    return STMamba(
+        params,
+        d=parts.width,
+        embedding=embedding,
+        spatial=parts.spatial,
+        head=parts.head,
+        table=parts.table,
+        history=parts.meta.history,
+    )
 
 
 class Block(nn.Module):

@@ -30,17 +30,17 @@ from torch.utils.checkpoint import checkpoint
 from headway.data.prepared import PreparedMeta
 from headway.errors import InputError
 from headway.models.backbone import find_recorded, inspect_backbone, open_backbone, record
+from headway.models.parts import Parts, check_divides
 from headway.nn.dropout import StepDropout
 from headway.nn.embedding import WindowEmbedding
-from headway.nn.gates import AdaptiveGate, AttentionGate, LSTMGate
-from headway.nn.inception import GatedInception
+from headway.nn.gates import GateName, make_gate
+from headway.nn.heads import PointHead
+from headway.nn.inception import KERNELS, GatedInception
 from headway.nn.neighbor_table import NeighborTable
 from headway.nn.prompt import Prompt
 from headway.nn.reprogramming import PATCH, LanguageBranch, patches_of
 from headway.nn.trend import LinearBranch, MambaBranch, TransformerBranch, Trend
 from headway.types import Batch, Forecast, PointForecast
-
-GateName = Literal["adaptive", "attention", "lstm", "spatial_only", "temporal_only"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +149,31 @@ class STSepNet(nn.Module):
         return curve * self.gain + self.shift
 
 
+def assemble(params: STSepNetParams, parts: Parts) -> STSepNet:
+    """The model with fresh weights.
+
+    Raises: InputError where widths do not fit, or the gate and the head.
+    """
+    check_divides(f"the {len(KERNELS)} kernels of st_sepnet", len(KERNELS), parts.width, parts.width_key)
+    if params.gate == "temporal_only" and not isinstance(parts.head, PointHead):
+        raise InputError("st_sepnet.gate: temporal_only says one number a step; set model.head: point")
+    embedding = parts.embedding(
+        covariates=len(parts.meta.covariates),
+        node=params.node_embedding,
+        time_of_day=params.time_of_day_embedding,
+        day_of_week=params.day_of_week_embedding,
+    )
+    return STSepNet(
+        params,
+        d=parts.width,
+        embedding=embedding,
+        spatial=parts.spatial,
+        head=parts.head,
+        table=parts.table,
+        meta=parts.meta,
+    )
+
+
 class Space(nn.Module):
     """The spatial branch: O2."""
 
@@ -199,21 +224,6 @@ class Layer(nn.Module):
     ) -> tuple[Float[Tensor, "batch node time d"], Float[Tensor, "batch node skip"]]:
         h = self.spatial(h + self.dropout(self.temporal(h)), table)
         return h, self.skip(h.flatten(2)).float()
-
-
-def make_gate(name: GateName, nodes: int) -> nn.Module | None:
-    """None where there is only one branch."""
-    match name:
-        case "adaptive":
-            return AdaptiveGate(nodes)
-        case "attention":
-            return AttentionGate(nodes)
-        case "lstm":
-            return LSTMGate()
-        case "spatial_only" | "temporal_only":
-            return None
-        case unknown:
-            assert_never(unknown)
 
 
 def backbone_record(params: STSepNetParams) -> dict[str, Any]:

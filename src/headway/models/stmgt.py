@@ -36,6 +36,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from headway.models.parts import Parts, check_divides
 from headway.nn.dropout import StepDropout
 from headway.nn.embedding import DAYS, WindowEmbedding
 from headway.nn.neighbor_table import NeighborTable
@@ -122,6 +123,29 @@ class STMGT(nn.Module):
         if self.weather is not None:
             state = self.weather(state, batch.covariates, time)
         return self.head(state, batch)
+
+
+def assemble(params: STMGTParams, parts: Parts) -> STMGT:
+    """The model with fresh weights.
+
+    Raises: InputError where widths do not fit.
+    """
+    check_divides("stmgt.heads", params.heads, parts.width, parts.width_key)
+    slots = params.clock == "slots"
+    embedding = parts.embedding(
+        covariates=0, node=params.node_embedding, time_of_day=slots, day_of_week=slots
+    )
+    return STMGT(
+        params,
+        d=parts.width,
+        embedding=embedding,
+        spatial=parts.spatial,
+        head=parts.head,
+        table=parts.table,
+        history=parts.meta.history,
+        covariates=len(parts.meta.covariates),
+        slots_per_day=parts.meta.slots_per_day,
+    )
 
 
 class TimeEncoding(nn.Module):

@@ -12,6 +12,7 @@ each sensor, and the LSTM runs along one sensor at a time with shared weights, s
 from __future__ import annotations
 
 import math
+from typing import Literal, assert_never
 
 import torch
 from jaxtyping import Float
@@ -19,6 +20,23 @@ from torch import Tensor, nn
 
 JOINT_SENSORS = 512  # above, W would be the largest part of the model
 SHARED_WIDTH = 16
+
+GateName = Literal["adaptive", "attention", "lstm", "spatial_only", "temporal_only"]
+
+
+def make_gate(name: GateName, nodes: int) -> nn.Module | None:
+    """None where there is only one branch."""
+    match name:
+        case "adaptive":
+            return AdaptiveGate(nodes)
+        case "attention":
+            return AttentionGate(nodes)
+        case "lstm":
+            return LSTMGate()
+        case "spatial_only" | "temporal_only":
+            return None
+        case unknown:
+            assert_never(unknown)
 
 
 class AdaptiveGate(nn.Module):

@@ -17,6 +17,7 @@ from headway.errors import InputError, Stopped
 from headway.evaluation.predict import forecast_windows
 from headway.models import build, outside_files
 from headway.models.calibration import Calibrator, fit_calibrator
+from headway.models.collapse import CollapseCount
 from headway.models.standardized import Standardized
 from headway.training.course import Course
 from headway.training.ladder import memory_may_run_out
@@ -95,15 +96,19 @@ def run_experiment(
         ranks.leave()
     if pretrained.digest:
         progress.notes.append(_origin(pretrained))
-    mixture = params["model"].head == "mixture" and ranks.first
+    calibrator = None
+    if params["model"].head == "mixture" and ranks.first:
+        count = CollapseCount(params["mixture"].smallest * model.std[0])
+        calibrator = calibrate(model, windows.mapped(), splits["validation"], runtime.micro_batch, count)
+        if count.warning():
+            log.warning(count.warning())
+            progress.notes.append(count.warning())
     return Trained(
         model=model,
         progress=progress,
         precision=precision,
         identity=run.identity,
-        calibrator=calibrate(model, windows.mapped(), splits["validation"], runtime.micro_batch)
-        if mixture
-        else None,
+        calibrator=calibrator,
     )
 
 
@@ -146,14 +151,17 @@ def require_one_experiment(ranks: Ranks, mine: Mapping[str, Any]) -> None:
 
 
 def calibrate(
-    model: Standardized, windows: Windows, validation: tuple[int, int], batch_size: int
+    model: Standardized, windows: Windows, validation: tuple[int, int], batch_size: int, count: CollapseCount
 ) -> Calibrator:
-    """Fit intervals to evenly spread validation windows, as many as CALIBRATION_TARGETS allows, in float32."""
+    """Fit intervals to evenly spread validation windows, as many as CALIBRATION_TARGETS allows, in float32.
+
+    Args: count: of what has collapsed in them.
+    """
     targets = windows.horizon * windows.sensors
     step = -(-(validation[1] - validation[0]) * targets // CALIBRATION_TARGETS)
     origins = torch.arange(*validation, max(1, step))
     forecasts = forecast_windows({"the model": model.eval()}, windows.gather, origins, batch_size)
-    return fit_calibrator((said.batch, said.mixtures["the model"]) for said in forecasts)
+    return fit_calibrator((said.batch, count.look(said.mixtures["the model"])) for said in forecasts)
 
 
 def plan_memory(

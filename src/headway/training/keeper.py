@@ -83,16 +83,7 @@ def keep(
             "started the training; rank 0 writes there, so share the folder or run a worker on that machine",
         }
     try:
-        process = subprocess.Popen(
-            [sys.executable, script],
-            cwd=folder,
-            env={**os.environ, **environment},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,  # a Ctrl-C in a terminal is the client's; it passes it on
-        )
+        process = _start(script, folder, environment)
     except OSError as error:
         return {"rank": rank, "code": 1, "said": f"error: {socket.gethostname()}: {error}"}
     client = get_client()  # this worker's own
@@ -108,6 +99,19 @@ def keep(
     code = process.wait()
     reader.join(timeout=5)
     return {"rank": rank, "code": code, "said": "".join(said)}
+
+
+def _start(script: str, folder: str, environment: dict[str, str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, script],
+        cwd=folder,
+        env={**os.environ, **environment},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # a Ctrl-C in a terminal is the client's; it passes it on
+    )
 
 
 def _look_after(process: subprocess.Popen[str], orders: Any, patience: float) -> None:

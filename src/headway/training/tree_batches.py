@@ -56,8 +56,8 @@ class Asked:
     Attributes:
         paths_per_node: of the third-order paths. pairs_per_node: related ones, and as many unrelated ones.
         ancestors: links towards the root that the forecast of growth reads. bins: of a histogram.
-        targets: those of the tree; or, as controls that cannot be learned, those of the same tree with its nodes
-            shuffled, or random ones.
+        targets: those of the tree; or, as controls, those of the same tree with its nodes shuffled, of which only
+            what all nodes of a tree have in common can be learned, or random ones, of which nothing can.
         operator: whose surroundings are made.
     """
 
@@ -137,6 +137,7 @@ def _questions(
         told = told[random.permutation(len(grown))]
     if asked.targets == "random":
         related = random.permutation(related)
+        told = _random_histograms(len(grown), asked.bins, random)
     return {
         "features": node_features(tree, scale),
         "pairs": torch.from_numpy(pairs + first),
@@ -145,6 +146,12 @@ def _questions(
         "ancestry": _ancestry(tree, links, asked.ancestors)[grown],
         "growth": told,
     }
+
+
+def _random_histograms(count: int, bins: int, random: np.random.Generator) -> Float[Tensor, "row halves"]:
+    """A distance and a turn each in a bin that says nothing of the tree."""
+    halves = [np.eye(bins, dtype=np.float32)[random.integers(bins, size=count)] for _ in range(2)]
+    return torch.from_numpy(np.concatenate(halves, axis=1))
 
 
 def node_features(tree: Tree, scale: Scale) -> Float[Tensor, "node feature"]:
