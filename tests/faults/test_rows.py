@@ -25,7 +25,7 @@ ELSEWHERE = {
     43: ["unit/test_prepare.py::test_a_changed_clock_neither_loses_nor_repeats_a_step"],
     44: ["unit/test_raw.py::test_a_bare_offset_is_no_zone_until_declared"],
     53: [
-        "unit/test_forecaster.py::test_readings_that_cannot_be_used_are_refused_with_a_sentence",
+        "unit/test_forecaster_refusals.py::test_readings_that_cannot_be_used_are_refused_with_a_sentence",
         "unit/test_forecaster.py::test_a_table_of_the_history_alone_is_enough_and_missing_rows_are_unobserved",
     ],
 }

@@ -50,7 +50,7 @@ def training_forecast(model: Standardized) -> Tensor:
     return model(tiny_batch()).point
 
 
-OF_LANGUAGE = {  # tests/numerics/test_language_model.py
+OF_LANGUAGE = {  # tests/faults/test_language_model.py
     "backbone",
     "backbone_source",
     "backbone_layers",
@@ -71,7 +71,7 @@ def test_every_key_of_st_sepnet_acts(key: str) -> None:
     "key", [field.name for field in fields(HypergraphParams) if field.name != "rebuild_steps"]
 )
 def test_every_key_of_hypergraph_acts(key: str) -> None:
-    """`rebuild_steps` acts in training: tests/numerics/test_hypergraph.py."""
+    """`rebuild_steps` acts in training: tests/numerics/test_hypergraph_learning.py."""
     changed = training_forecast(made(hypergraph={key: OTHER_HYPERGRAPH[key]}))
     assert not torch.allclose(changed, training_forecast(made()), atol=1e-5)
 
