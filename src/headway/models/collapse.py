@@ -8,6 +8,8 @@ Enter: forecasts of validation windows. Leaves: a sentence for the log and the m
 
 from __future__ import annotations
 
+import logging
+
 from jaxtyping import Float
 from torch import Tensor
 
@@ -16,6 +18,8 @@ from headway.mixture import Mixture
 NEAR = 1.2  # times the floor: a deviation that is as good as on it
 HEAVY = 0.1  # weight of a forecast that lies in such components
 COMMON = 0.01  # share of forecasts from which a user must know
+
+log = logging.getLogger(__name__)
 
 
 class CollapseCount:
@@ -37,13 +41,15 @@ class CollapseCount:
         self.forecasts += weight.numel()
         return mixture
 
-    def warning(self) -> str:
-        """Empty where few are."""
+    def told(self) -> list[str]:
+        """The sentence, in the log too; nothing where few forecasts are."""
         share = self.collapsed / max(self.forecasts, 1)
         if share < COMMON:
-            return ""
-        return (
+            return []
+        sentence = (
             f"In {share:.1%} of the validation forecasts the mixture has collapsed: at least {HEAVY:.0%} of its "
             "weight is on components of the smallest deviation. Raise mixture.smallest, mixture.mean_square or "
             "mixture.entropy, or look for readings that stand still on the quality page."
         )
+        log.warning(sentence)
+        return [sentence]

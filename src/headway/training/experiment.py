@@ -96,19 +96,14 @@ def run_experiment(
         ranks.leave()
     if pretrained.digest:
         progress.notes.append(_origin(pretrained))
-    calibrator = None
     if params["model"].head == "mixture" and ranks.first:
         count = CollapseCount(params["mixture"].smallest * model.std[0])
         calibrator = calibrate(model, windows.mapped(), splits["validation"], runtime.micro_batch, count)
-        if count.warning():
-            log.warning(count.warning())
-            progress.notes.append(count.warning())
+        progress.notes += count.told()
+    else:
+        calibrator = None
     return Trained(
-        model=model,
-        progress=progress,
-        precision=precision,
-        identity=run.identity,
-        calibrator=calibrator,
+        model=model, progress=progress, precision=precision, identity=run.identity, calibrator=calibrator
     )
 
 
