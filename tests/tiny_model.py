@@ -13,8 +13,9 @@ from headway.data.prepared import PreparedMeta
 from headway.models import ModelParams, build
 from headway.models.st_mamba import STMambaParams
 from headway.models.standardized import Standardized
+from headway.nn.gatv2 import GATv2Params
 from headway.nn.ha_gat import HAGATParams
-from headway.nn.heads import PointParams
+from headway.nn.heads import MixtureParams, PointParams
 from headway.nn.hypergraph import HypergraphParams
 from headway.nn.none import NoneParams
 from headway.types import Batch, Graph
@@ -27,6 +28,10 @@ MEAN, STD = 50.0, 8.0  # km/h
 MODEL = ModelParams(name="st_mamba", spatial="ha_gat", head="point", anchors=True)
 HA_GAT = HAGATParams(hidden_dim=8, heads=2, regimes=3, hops=2, attention_dropout=0.0)
 POINT = PointParams(hidden_dim=7)
+GATV2 = GATv2Params(hidden_dim=8, heads=2, attention_dropout=0.0, edge_dropout=0.0)
+MIXTURE = MixtureParams(
+    hidden_dim=7, components=2, smallest=0.05, largest=10.0, mean_square=0.4, spread=0.0, entropy=0.0
+)
 HYPERGRAPH = HypergraphParams(
     hidden_dim=8,
     orders=(2, 3),
@@ -52,6 +57,14 @@ ST_MAMBA = STMambaParams(
     day_of_week_embedding=True,
     multi_scale=True,
 )
+SECTIONS = {  # of every operator and head
+    "ha_gat": HA_GAT,
+    "gatv2": GATV2,
+    "hypergraph": HYPERGRAPH,
+    "none": NoneParams(hidden_dim=8),
+    "point": POINT,
+    "mixture": MIXTURE,
+}
 
 
 def tiny_graph(nodes: int = NODES, neighbors: int = NEIGHBORS, seed: int = 0) -> Graph:
@@ -145,13 +158,7 @@ def tiny_model(
     meta: PreparedMeta, graph: Graph, *, choice: ModelParams = MODEL, seed: int = 0, **changes: Any
 ) -> Standardized:
     """A freshly built model in evaluation mode; `changes` are of section `st_mamba`."""
-    sections = {
-        "st_mamba": replace(ST_MAMBA, **changes),
-        "ha_gat": HA_GAT,
-        "hypergraph": HYPERGRAPH,
-        "none": NoneParams(hidden_dim=8),
-        "point": POINT,
-    }
+    sections = SECTIONS | {"st_mamba": replace(ST_MAMBA, **changes)}
     torch.manual_seed(seed)
     channels = len(meta.channels)
     mean, std = torch.full((channels,), MEAN), torch.full((channels,), STD)

@@ -13,8 +13,7 @@ from headway.models.st_sepnet import STSepNet, STSepNetParams
 from headway.models.standardized import Standardized
 from headway.types import Graph
 from tiny_hypergraph import with_weights
-from tiny_model import HA_GAT, HYPERGRAPH, MEAN, MODEL, POINT, STD, stirred, tiny_graph, tiny_meta
-from tiny_stmgt import GATV2, MIXTURE
+from tiny_model import HYPERGRAPH, MEAN, MODEL, SECTIONS, STD, stirred, tiny_graph, tiny_meta
 
 CHOICE = replace(MODEL, name="st_sepnet", spatial="hypergraph")
 PARAMS = STSepNetParams(
@@ -50,13 +49,9 @@ def made(
 ) -> Standardized:
     """A model in evaluation mode; `facts` are of the data, `changes` of section `st_sepnet`."""
     meta = tiny_meta(**(facts or {}))
-    sections = {
+    sections = SECTIONS | {
         "st_sepnet": replace(PARAMS, **changes),
         "hypergraph": replace(HYPERGRAPH, **(hypergraph or {})),
-        "gatv2": GATV2,
-        "ha_gat": HA_GAT,
-        "point": POINT,
-        "mixture": MIXTURE,
     }
     torch.manual_seed(0)
     channels = len(meta.channels)

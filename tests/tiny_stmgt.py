@@ -11,11 +11,8 @@ import torch
 from headway.models import build
 from headway.models.standardized import Standardized
 from headway.models.stmgt import STMGT, STMGTParams
-from headway.nn.gatv2 import GATv2Params
-from headway.nn.heads import MixtureParams
-from headway.nn.none import NoneParams
 from headway.types import Batch, Graph
-from tiny_model import HA_GAT, HYPERGRAPH, MEAN, MODEL, POINT, STD, stirred, tiny_batch, tiny_graph, tiny_meta
+from tiny_model import GATV2, MEAN, MODEL, SECTIONS, STD, stirred, tiny_batch, tiny_graph, tiny_meta
 
 WEATHER = 3
 CHOICE = replace(MODEL, name="stmgt", spatial="gatv2")
@@ -30,10 +27,6 @@ PARAMS = STMGTParams(
     step_embedding=True,
     node_embedding=True,
 )
-GATV2 = GATv2Params(hidden_dim=8, heads=2, attention_dropout=0.0, edge_dropout=0.0)
-MIXTURE = MixtureParams(
-    hidden_dim=7, components=2, smallest=0.05, largest=10.0, mean_square=0.4, spread=0.0, entropy=0.0
-)
 
 
 def made(
@@ -46,14 +39,9 @@ def made(
 ) -> Standardized:
     """A model in evaluation mode; `facts` are of the data, `changes` of section `stmgt`."""
     meta = tiny_meta(**{"covariates": WEATHER, **(facts or {})})
-    sections = {
+    sections = SECTIONS | {
         "stmgt": replace(PARAMS, **changes),
         "gatv2": replace(GATV2, **(gatv2 or {})),
-        "ha_gat": HA_GAT,
-        "hypergraph": HYPERGRAPH,
-        "none": NoneParams(hidden_dim=8),
-        "point": POINT,
-        "mixture": MIXTURE,
     }
     torch.manual_seed(0)
     channels = len(meta.channels)

@@ -15,13 +15,9 @@ from headway.models.standardized import Standardized
 from headway.nn.ha_gat import HAGAT
 from headway.nn.hypergraph import Hypergraph
 from headway.nn.none import NoNeighbors
-from headway.objectives.forecast_loss import absolute_error
-from headway.types import Batch, Graph
 from tiny_model import (
     HISTORY,
-    HORIZON,
     MODEL,
-    NODES,
     ST_MAMBA,
     stirred,
     tiny_batch,
@@ -29,18 +25,6 @@ from tiny_model import (
     tiny_meta,
     tiny_model,
 )
-
-NODE_AXIS = {
-    "history": 2,
-    "history_observed": 2,
-    "past": 2,
-    "past_observed": 2,
-    "anchors": 2,
-    "anchors_observed": 2,
-    "fallback": 2,
-    "target": 2,
-    "target_observed": 2,
-}
 
 
 def network(model: Standardized) -> STMamba:
@@ -52,34 +36,6 @@ def made(**changes: Any) -> Standardized:
     model = tiny_model(tiny_meta(), tiny_graph(), **changes)
     stirred(model)
     return model
-
-
-def with_sensors_in_order(batch: Batch, order: Tensor) -> Batch:
-    moved = {name: getattr(batch, name).index_select(axis, order) for name, axis in NODE_AXIS.items()}
-    return replace(batch, **moved)
-
-
-def graph_in_order(graph: Graph, order: Tensor) -> Graph:
-    place = torch.empty_like(order)
-    place[order] = torch.arange(len(order))
-    return Graph(
-        neighbors=place[graph.neighbors[order].long()].int(),
-        valid=graph.valid[order],
-        features=graph.features[order],
-    )
-
-
-def test_renaming_the_sensors_renames_the_forecast() -> None:
-    model, graph, batch = made(), tiny_graph(), tiny_batch()
-    order = torch.tensor([2, 4, 1, 0, 3])
-    renamed = tiny_model(tiny_meta(), graph_in_order(graph, order))
-    content = model.state_dict()
-    for name in ("model.embedding.node.weight", "mix.offsets"):
-        content[name] = content[name][order]
-    content |= {name: held for name, held in renamed.state_dict().items() if ".table." in name}
-    renamed.load_state_dict(content)
-    found = renamed(with_sensors_in_order(batch, order)).point
-    torch.testing.assert_close(found, model(batch).point[:, :, order], rtol=1e-5, atol=1e-3)
 
 
 @pytest.mark.parametrize("spatial", ["ha_gat", "hypergraph", "none"])
@@ -161,60 +117,6 @@ def test_a_model_with_every_embedding_off_keeps_a_float32_stream_under_autocast(
         assert model(tiny_batch()).point.dtype == torch.float32
 
 
-@pytest.mark.parametrize("history", [HISTORY, 48])
-def test_an_untrained_model_forecasts_the_anchor_mix(history: int) -> None:
-    model = tiny_model(tiny_meta(history=history), tiny_graph())
-    batch = tiny_batch(history=history)
-    assert model.mix is not None
-    z = model.standardize(batch)
-    assert network(model)(z).point.eq(0).all()
-    assert torch.equal(model.forecast_standard(z).point, model.mix(z))
-
-
-@pytest.mark.parametrize("spatial", ["ha_gat", "hypergraph", "none"])
-@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(
-    "shape",
-    [
-        {},
-        {"history": 48},
-        {"channels": 3, "covariates": 2},
-        {"lags": 0},
-        {"nodes": 1},
-        {"history": 1, "horizon": 1},
-        {"missing": 1.0},
-    ],
-)
-def test_every_parameter_gets_a_finite_gradient(
-    shape: dict[str, Any], precision: torch.dtype, spatial: Any
-) -> None:
-    facts = {name: count for name, count in shape.items() if name != "missing"}
-    graph = tiny_graph(shape.get("nodes", NODES))
-    model = tiny_model(tiny_meta(**facts), graph, choice=replace(MODEL, spatial=spatial)).train()
-    stirred(model)
-    with torch.autocast("cpu", dtype=precision, enabled=precision != torch.float32):
-        point = model(tiny_batch(**shape)).point
-    assert (
-        point.shape == (2, shape.get("horizon", HORIZON), len(graph.valid)) and point.dtype == torch.float32
-    )
-    point.square().sum().backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
-
-
-def test_the_correction_can_be_learned() -> None:
-    model, batch = tiny_model(tiny_meta(), tiny_graph()).train(), tiny_batch(missing=0.0)
-    z = model.standardize(batch)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
-    losses = []
-    for _ in range(60):
-        optimizer.zero_grad()
-        losses.append(absolute_error(model.forecast_standard(z), z))
-        losses[-1].backward()
-        optimizer.step()
-    assert losses[-1] < 0.3 * losses[0]
-
-
 def test_inputs_with_foreign_strides_give_the_same_forecast() -> None:
     model, batch = made(), tiny_batch()
 
@@ -223,12 +125,6 @@ def test_inputs_with_foreign_strides_give_the_same_forecast() -> None:
 
     foreign = replace(batch, **{field.name: turned(getattr(batch, field.name)) for field in fields(batch)})
     torch.testing.assert_close(model(foreign).point, model(batch).point, rtol=1e-5, atol=1e-4)
-
-
-def test_a_window_is_forecast_alike_alone_and_among_others() -> None:
-    model, batch = made(), tiny_batch(batch=3)
-    second = replace(batch, **{field.name: getattr(batch, field.name)[1:2] for field in fields(batch)})
-    torch.testing.assert_close(model(second).point, model(batch).point[1:2], rtol=1e-5, atol=1e-3)
 
 
 def test_a_copy_forecasts_the_same() -> None:
