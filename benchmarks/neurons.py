@@ -43,6 +43,14 @@ from headway.training.tree_sources import GivenTrees
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGETS = ("tree", "shuffled_tree", "random")
+COLUMNS = {
+    "growth": "val/growth",
+    "best constant": "val/growth_of_constant",
+    "of each tree": "constant_of_each_tree",
+    "order violations": "val/order_violations",
+    "ancestors violated": "val/ancestors_violated",
+    "unrelated confused": "val/unrelated_confused",
+}
 FROZEN = ("frozen, pretrained", "frozen, random")
 WAYS = (*FROZEN, "trained on, pretrained", "from scratch")
 LOOKS = 8  # at the validation trees
@@ -235,14 +243,8 @@ def pooled(encoder: TreeEncoder, batch: TreeBatch, owner: Tensor) -> Tensor:
 
 
 def print_pretraining(rows: dict[str, list[dict[str, float]]]) -> None:
-    shown = {
-        "growth": "val/growth",
-        "best constant": "val/growth_of_constant",
-        "of each tree": "constant_of_each_tree",
-        "order violations": "val/order_violations",
-        "ancestors violated": "val/ancestors_violated",
-        "unrelated confused": "val/unrelated_confused",
-    }
+    """Markdown: a row a kind of targets, of what its curves end with."""
+    shown = {name: key for name, key in COLUMNS.items() if key in rows[TARGETS[0]][0]}
     log(f"\n| targets | {' | '.join(shown)} |\n|---|{'---:|' * len(shown)}")
     for targets, found in rows.items():
         cells = [spread([row[key] for row in found]) for key in shown.values()]

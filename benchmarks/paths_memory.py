@@ -46,6 +46,7 @@ def main() -> None:
     arguments = parse_arguments()
     torch.set_num_threads(1)
     saved = compare_saved(arguments)
+    log("| trees | messages | predicted MiB | measured MiB | error |\n|---:|---|---:|---:|---:|")
     steps = [
         row
         for seed in range(arguments.seeds)
@@ -167,16 +168,15 @@ def compare_steps(arguments: argparse.Namespace, recompute: bool, seed: int) -> 
     encoder = make_encoder(sections, source, 0).train()
     encoder.set_recompute(recompute)
     rows = []
-    log("| trees | messages | predicted MiB | measured MiB | error |\n|---:|---|---:|---:|---:|")
     for trees in map(int, arguments.batches.split(",")):
         batch = batch_of(source.training(0, trees), source.scale, params)
         traced = trace_trees(encoder, batch, source.scale, params, FP32, accumulate=False)
 
         def step(batch: Any = batch) -> None:
-            encoder.zero_grad(set_to_none=True)
             backward_trees(encoder, batch, ONE, source.scale, params, FP32, FP32.gradient_scaler())
 
         step()
+        encoder.zero_grad(set_to_none=True)
         predicted = traced.peak - traced.optimizer - traced.best
         measured = peak_bytes(step) + traced.parameters + traced.data
         kept = "computed again" if recompute else "kept"

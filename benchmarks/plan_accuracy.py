@@ -75,6 +75,7 @@ def compare(
     traced = trace_step(made.model, made.meta, windows, FP32, accumulate=False)
     made.step()
     made.step()
+    made.model.zero_grad(set_to_none=True)  # before the profiler looks: it would count some of these frees
     fields = [getattr(made.batch, field) for field in made.batch.__slots__]
     there = [*made.model.parameters(), *made.model.buffers(), *fields]
     before = sum(tensor.nbytes for tensor in there if isinstance(tensor, torch.Tensor)) + traced.tables

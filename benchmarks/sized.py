@@ -82,7 +82,10 @@ def _random(batch: Batch) -> Batch:
 
 
 def peak_bytes(call: Callable[[], object]) -> int:
-    """Most bytes of tensors alive at once that were made inside, by the allocator's own account."""
+    """Most bytes of tensors alive at once that were made inside, by the allocator's own account.
+
+    `call` must not free what was there before: some of that would be counted.
+    """
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         call()
     live = most = 0

@@ -85,6 +85,7 @@ def measure(steps: Steps) -> list[dict[str, Any]]:
                 times[name].append(time.perf_counter() - started)
     rows = []
     for name, (model, step) in steps.items():
+        model.zero_grad(set_to_none=True)  # what is there before is not the step's
         ratios = [theirs / ours for theirs, ours in zip(times[name], times["headway"], strict=True)]
         rows.append(
             {

@@ -129,7 +129,7 @@ def _results(page: Path | None) -> int:
 
 
 def _runs(prune: bool) -> int:
-    from headway.commands.checks import inspect_prepared
+    from headway.commands.data_checks import inspect_prepared
     from headway.commands.hardware import resume_store
     from headway.commands.runs import list_runs, prune_runs, runs_table
     from headway.commands.sections import read_sections

@@ -11,7 +11,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from headway.__main__ import main
-from headway.commands.checks import inspect_data, inspect_prepared, inspect_project
+from headway.commands.checks import inspect_project
+from headway.commands.data_checks import inspect_data, inspect_prepared
 from headway.commands.findings import Finding, note, ok, problem, table
 from headway.commands.sections import read_sections
 from headway.data.prepare import prepare

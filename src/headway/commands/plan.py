@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from headway.commands.data_checks import inspect_data
 from headway.commands.pretrain_plan import pretrain_text
 from headway.commands.sections import read_sections
 from headway.commands.sizes import model_of_size
@@ -82,8 +83,6 @@ def plan_text(root: Path, budget: str | None, sensors: int | None, history: int 
 
 def _sizes(sections: Mapping[str, Any], root: Path, sensors: int | None) -> tuple[int, int, int]:
     """Sensors, seconds of a step, steps."""
-    from headway.commands.checks import inspect_data  # checks needs this module for its own line on memory
-
     known = inspect_data(sections, root)[1]
     if known is not None:
         return sensors or known.sensors, known.step_seconds, known.steps
