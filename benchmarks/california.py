@@ -176,9 +176,8 @@ def sizes(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
         held_bytes(meta, row_spans(meta, meta.steps, course.parts(rank, 2)), meta.sensors) for rank in (0, 1)
     ]
     windows = Windows(prepared)
-    rows = [windows.place, windows.history_rows, windows.target_rows, windows.past_rows, windows.anchor_rows]
     order = 8 * (meta.splits["train"][1] - meta.splits["train"][0])
-    extra = order + sum(tensor.nbytes for tensor in rows if tensor is not None)
+    extra = order + windows.back.nbytes + windows.spans.nbytes
     return {
         "steps": meta.steps,
         "sensors": meta.sensors,

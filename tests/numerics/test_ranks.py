@@ -50,7 +50,7 @@ def take_one_step(
         loss = take_step(state, windows, course.origins(3), course, FP32, run)
     gradients = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
     weights = {f"weight.{name}": value for name, value in model.state_dict().items()}
-    facts = {"loss": loss, "micro_batch": run.runtime.micro_batch, "rows": len(windows.values)}
+    facts = {"loss": loss, "micro_batch": run.runtime.micro_batch, "rows": len(windows.held[0])}
     save_file(gradients | weights, folder / f"{ranks.world}-{ranks.rank}.safetensors")
     (folder / f"{ranks.world}-{ranks.rank}.json").write_text(json.dumps(facts))
 

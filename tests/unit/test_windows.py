@@ -13,15 +13,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from headway.data.prepared import Prepared
-from headway.data.windows import (
-    DAY_WEIGHT,
-    Residence,
-    Windows,
-    held_bytes,
-    last_observed,
-    row_spans,
-    trailing_climatology,
-)
+from headway.data.usual import DAY_WEIGHT, last_observed, trailing_climatology
+from headway.data.windows import Residence, Windows, held_bytes, row_spans
 from headway.training.window_plan import series_bytes
 from headway.types import Batch
 from tiny_prepared import HISTORY, HORIZON, tiny_prepared
@@ -67,10 +60,10 @@ def mean(readings: Sequence[float | None]) -> tuple[float, int]:
     return (sum(known) / len(known) if known else 0.0), len(known)
 
 
-def usual(prepared: Prepared, row: int | np.integer, sensor: int) -> float | None:
+def usual(prepared: Prepared, row: int | np.integer, sensor: int, ago: Sequence[int] = DAYS) -> float | None:
     """The trailing climatology by its formula: n weeks and the mean of the days as one more week."""
     weekly, weeks = mean([reading(prepared, row - lag, sensor) for lag in WEEKS])
-    daily, days = mean([reading(prepared, row - lag, sensor) for lag in DAYS])
+    daily, days = mean([reading(prepared, row - lag, sensor) for lag in ago])
     weight = DAY_WEIGHT if days else 0.0
     return (weeks * weekly + weight * daily) / (weeks + weight) if weeks + weight else None
 
@@ -185,14 +178,26 @@ def test_weeks_without_days_are_enough_for_the_trailing_climatology(prepared: Pr
     assert_readings(batch.anchors[..., 1], batch.anchors_observed[..., 1], expected)
 
 
-def test_what_was_usual_is_shrunk_to_the_last_days() -> None:
-    readings = torch.tensor([60.0, 40.0, 20.0, 30.0, 0.0]).view(1, 5, 1, 1)
-    observed = torch.tensor([True, True, True, True, False]).view(1, 5, 1, 1)
-    found, known = trailing_climatology(readings, observed, weeks=2)
-    assert known.all() and found.item() == pytest.approx((60 + 40 + DAY_WEIGHT * 25) / (2 + DAY_WEIGHT))
-    none = torch.zeros_like(observed)
-    found, known = trailing_climatology(readings * none, none, weeks=2)
-    assert not known.any() and found.item() == 0
+def usual_of(observed: Sequence[bool]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two weeks ago 60 and 40, three days ago 20, 30 and 10, where they were observed."""
+    seen = torch.tensor(observed).view(1, 5, 1, 1)
+    readings = torch.tensor([60.0, 40.0, 20.0, 30.0, 10.0]).view(1, 5, 1, 1) * seen
+    return trailing_climatology(readings[:, :2], seen[:, :2], readings[:, 2:], seen[:, 2:])
+
+
+@pytest.mark.parametrize(
+    ("observed", "expected"),
+    [
+        ((True, True, True, True, False), (60 + 40 + DAY_WEIGHT * 25) / (2 + DAY_WEIGHT)),
+        ((False, True, False, False, False), 40),
+        ((False, False, True, True, True), 20),
+        ((False, False, False, False, False), None),
+    ],
+)
+def test_what_was_usual_is_shrunk_to_the_last_days(observed: Sequence[bool], expected: float | None) -> None:
+    found, known = usual_of(observed)
+    assert known.item() is (expected is not None)
+    assert found.item() == pytest.approx(expected or 0)
 
 
 def test_origins_may_come_in_any_order_and_more_than_once(prepared: Prepared) -> None:
@@ -229,8 +234,45 @@ def test_wherever_the_readings_are_held_the_windows_are_the_same_bits(
     mapped, held = Windows(prepared), Windows(prepared, "cpu", data)
     assert names_that_moved(mapped.gather(origins), held.gather(origins)) == set()
     assert held.count_observed(origins) == mapped.count_observed(origins)
-    assert held.values.data_ptr() != mapped.values.data_ptr(), "a copy"
-    assert held.mapped().values.data_ptr() == mapped.mapped().values.data_ptr()
+    assert held.held[0].data_ptr() != mapped.held[0].data_ptr(), "a copy"
+    assert held.mapped().held[0].data_ptr() == mapped.mapped().held[0].data_ptr()
+
+
+@pytest.mark.parametrize("data", ["memmap", "memory", "device"])
+@pytest.mark.parametrize("parts", [(), ((HISTORY, 40), (180, 200), (330, 350))])
+def test_lags_that_context_days_and_weeks_share_are_read_once_and_give_each_its_own(
+    data: Residence, parts: tuple[tuple[int, int], ...], prepared: Prepared
+) -> None:
+    lags = {"context": (168, 30, 24), "trailing": (168, 336), "trailing_days": tuple(range(24, 169, 24))}
+    shared = replace(prepared, meta=replace(prepared.meta, **lags))
+    windows = Windows(shared, "cpu", data, parts)
+    assert windows.lags == [30, *range(24, 169, 24), 336]
+    for origin in (HISTORY, 29, 30, 31, 180, 199, 335, 349):
+        batch, rows = windows.gather(np.array([origin])), range(origin, origin + HORIZON)
+        cells = [(row, sensor) for row in rows for sensor in range(SENSORS)]
+        for place, lag in enumerate(lags["context"], 1):
+            assert_readings(
+                batch.anchors[..., place],
+                batch.anchors_observed[..., place],
+                [reading(shared, row - lag, sensor) for row, sensor in cells],
+            )
+        expected = [usual(shared, row, sensor, lags["trailing_days"]) for row, sensor in cells]
+        assert_readings(batch.anchors[..., -1], batch.anchors_observed[..., -1], expected)
+
+
+def test_days_and_weeks_that_do_not_lie_in_order_are_refused(prepared: Prepared) -> None:
+    with pytest.raises(AssertionError, match="a week is a day in the middle"):
+        Windows(replace(prepared, meta=replace(prepared.meta, trailing=(24, 168))))
+
+
+def test_how_many_windows_are_gathered_at_once_changes_no_bit(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    origins = np.random.default_rng(0).permutation(ALL_ORIGINS)
+    batch = Windows(prepared).gather(origins)
+    for fewest in (1, 3 * HORIZON * SENSORS * 6):
+        monkeypatch.setattr("headway.data.windows.FEWEST", fewest)
+        assert names_that_moved(batch, Windows(prepared).gather(origins)) == set()
 
 
 def test_of_a_part_of_the_series_only_the_rows_that_its_windows_read_are_held(prepared: Prepared) -> None:
@@ -238,7 +280,7 @@ def test_of_a_part_of_the_series_only_the_rows_that_its_windows_read_are_held(pr
     parts = [(350, 360), (375, 380)]
     held = Windows(prepared, "cpu", "memory", parts)
     assert row_spans(prepared.meta, STEPS, parts) == [(350 - back, 379 + HORIZON)], "they overlap"
-    assert len(held.values) == len(held.observed) == 379 + HORIZON - 350 + back
+    assert len(held.held[0]) == len(held.held[1]) == 379 + HORIZON - 350 + back
     origins = np.r_[350:360, 375:380]
     assert names_that_moved(Windows(prepared).gather(origins), held.gather(origins)) == set()
     assert names_that_moved(held.mapped().gather(ALL_ORIGINS), Windows(prepared).gather(ALL_ORIGINS)) == set()
@@ -247,16 +289,17 @@ def test_of_a_part_of_the_series_only_the_rows_that_its_windows_read_are_held(pr
 def test_parts_that_lie_apart_are_held_apart_and_nothing_between_them(prepared: Prepared) -> None:
     short = replace(prepared, meta=replace(prepared.meta, context=(), trailing=(), trailing_days=()))
     held = Windows(short, "cpu", "memory", [(100, 110), (300, 301), (20, 20)])
-    assert len(held.values) == (10 + HISTORY + HORIZON - 1) + (HISTORY + HORIZON)
+    assert len(held.held[0]) == (10 + HISTORY + HORIZON - 1) + (HISTORY + HORIZON)
     origins = np.array([300, 100, 109])
     assert names_that_moved(Windows(short).gather(origins), held.gather(origins)) == set()
-    with pytest.raises(IndexError):
-        held.gather(np.array([200]))
+    for origin in (99, 110, 200, 302):  # rows of 99, 110 and 302 are held in part
+        with pytest.raises(IndexError, match=rf"not held: origins \[{origin}\]"):
+            held.gather(np.array([105, origin]))
 
 
 def test_a_copy_takes_the_bytes_that_are_planned_for_it(prepared: Prepared) -> None:
     held = Windows(prepared, "cpu", "device")
-    tensors = (held.values, held.observed, held.calendar, held.covariates, held.climatology, held.place)
+    tensors = (*held.held, held.climatology)
     taken = sum(tensor.nbytes for tensor in tensors)
     meta = replace(prepared.meta, sensors=SENSORS)
     assert held_bytes(meta, [(0, STEPS)], SENSORS) == taken
@@ -280,11 +323,14 @@ def test_on_the_device_a_batch_is_gathered_and_only_the_origins_move(prepared: P
     # the meta device stands for a GPU: tensors have shapes there, and do not mix with those of the CPU
     held, mapped = Windows(prepared, "meta", "device"), Windows(prepared, "meta")
     with Moves() as moves:
-        batch = held.gather(np.array([300, 301, 302]))
+        batch = held.gather(np.array([350, 351, 352]))
     assert {getattr(batch, field.name).device.type for field in fields(Batch)} == {"meta"}
     assert moves.count == 1
     with Moves() as moves:
-        mapped.gather(np.array([300, 301, 302]))
+        held.gather(np.array([300, 301, 302]))  # two weeks before them there is no series
+    assert moves.count == 2, "the numbers of the windows that begin before it"
+    with Moves() as moves:
+        mapped.gather(np.array([350, 351, 352]))
     assert moves.count == len(fields(Batch)), "from memory every field is moved"
 
 

@@ -1,8 +1,9 @@
-"""Index-batching: a window is an integer, a batch is two gathers from the prepared array.
+"""Index-batching: a window is an integer, a batch is a few reads of whole windows from the prepared array.
 
 Enters: the opened prepared folder, or recent rows laid out like it, and window origins. Leaves: a Batch in
 physical units. The windows of a day and a week ago are the same gather at other row offsets, so they cost no
-memory (models.md 0b).
+memory (models.md 0b). Windows of an array are a view of it that overlaps itself, each one piece of memory, copied
+whole; no mask is applied to them, since the arrays are 0 where nothing was observed.
 
 The array stays on disk and is mapped, or is held in memory, or is copied to the device once and gathered there:
 the same bits each time. Who trains on a part of the series holds the rows of that part and of what its windows
@@ -13,7 +14,7 @@ Glossary: B windows, L history, H horizon, N nodes, C channels, K context lags, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -22,20 +23,24 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from headway.data.store import release
+from headway.data.usual import last_observed, trailing_climatology
 from headway.types import Batch
 
 if TYPE_CHECKING:
     from headway.data.prepared import PreparedMeta
 
-# A trailing mean of n weeks is shrunk to the mean of the last days as if those were one more week.
-DAY_WEIGHT = 1.0
+# Readings behind anchors that are held at once: a 50th of the series, and no fewer than these.
+SHARE, FEWEST = 50, 2**17
 
 Residence = Literal["memmap", "memory", "device"]
 
 
 @runtime_checkable
 class Series(Protocol):
-    """What windows are gathered from: these arrays of the prepared folder, and what they mean."""
+    """What windows are gathered from: these arrays of the prepared folder, and what they mean.
+
+    `values` is 0 where not `observed`.
+    """
 
     @property
     def meta(self) -> PreparedMeta: ...
@@ -71,24 +76,36 @@ class Windows:
         meta = prepared.meta
         self.series, self.data, self.device = prepared, data, torch.device(device)
         self.held_on = self.device if data == "device" else torch.device("cpu")
-        self.history, self.horizon, self.lags = meta.history, meta.horizon, len(meta.context)
+        self.history, self.horizon, self.context = meta.history, meta.horizon, meta.context
         self.steps, self.sensors = prepared.values.shape[:2]
-        self.slots_per_day, self.weeks = meta.slots_per_day, len(meta.trailing)
+        self.slots_per_day, self.weeks, self.days = meta.slots_per_day, meta.trailing, meta.trailing_days
+        self.lags = _distinct_lags(meta)
+        assert all(lag >= meta.horizon for lag in self.lags), f"a lag of {self.lags} reads the future"
+        # steps from the first row of a read to the origin: history, target, the lags of anchors, the past
+        past = [meta.history + lag for lag in meta.context]
+        self.back = np.array([meta.history, 0, *self.lags, *past], np.int64)
         spans = row_spans(meta, self.steps, parts) if data != "memmap" else [(0, self.steps)]
-        self.place = _places(spans, self.steps).to(self.held_on)  # [T], where a row lies in what is held
-        self.values = self._hold(prepared.values, spans)  # [rows, N, C]
-        self.observed = self._hold(prepared.observed, spans)
-        self.calendar = self._hold(prepared.calendar, spans)  # [rows, 2]
-        self.covariates = self._hold(prepared.covariates, spans)  # [rows, K']
+        self.spans = np.array(spans, np.int64).reshape(-1, 2)
+        arrays = prepared.values, prepared.observed, prepared.calendar, prepared.covariates
+        self.held = tuple(self._hold(array, spans) for array in arrays)  # each [rows, ...]
         self.climatology = torch.from_numpy(prepared.climatology).to(self.held_on)  # [7 * slots, N]
-        steps_back = torch.arange(-meta.history, 0, device=self.held_on)
-        steps_ahead = torch.arange(meta.horizon, device=self.held_on)
-        self.history_rows = steps_back
-        self.target_rows = steps_ahead
-        self.past_rows = torch.stack([steps_back - lag for lag in meta.context]) if meta.context else None
-        lags = anchor_lags(meta)
-        assert all(lag >= meta.horizon for lag in lags), f"a lag of {lags} reads the future"
-        self.anchor_rows = torch.stack([steps_ahead - lag for lag in lags]) if lags else None
+        self._view(*self.held)
+
+    def _view(self, values: Tensor, observed: Tensor, calendar: Tensor, covariates: Tensor) -> None:
+        """Name what a batch reads: windows of the target and of what lies behind it, from every row on."""
+        self.behind = {
+            "history": _windows(values, self.history),
+            "history_observed": _windows(observed, self.history),
+            "history_calendar": _windows(calendar, self.history),
+            "covariates": _windows(covariates, self.history),
+        }
+        self.ahead = {
+            "target": _windows(values[..., 0], self.horizon),
+            "target_observed": _windows(observed[..., 0], self.horizon),
+            "target_calendar": _windows(calendar, self.horizon),
+        }
+        self.past = _windows(values[..., 0], self.history), _windows(observed[..., 0], self.history)
+        self.anchors = self.ahead["target"], self.ahead["target_observed"]
 
     def mapped(self) -> Windows:
         """The same windows from the prepared arrays as they are: those of every origin, at no memory."""
@@ -96,41 +113,58 @@ class Windows:
 
     def gather(self, origins: Int[Tensor, " batch"] | Int[np.ndarray, " batch"]) -> Batch:
         """The windows of these origins, in the order given; every window lies inside the series."""
-        origin = self._origin(origins)
-        history, history_observed = self._channels(origin, self.history_rows)
-        target, target_observed = self._target(origin, self.target_rows)
-        past, past_observed = self._past(origin)
-        anchors, anchors_observed = self._anchors(origin, history[..., 0], history_observed[..., 0])
-        history_calendar = self._calendar(origin, self.history_rows)
-        target_calendar = self._calendar(origin, self.target_rows)
-        slot_of_week = target_calendar[..., 1] * self.slots_per_day + target_calendar[..., 0]
-        fields = {
-            "origin": origin,
-            "history": history,
-            "history_observed": history_observed,
-            "history_calendar": history_calendar,
-            "covariates": self._read(origin, self.history_rows, self.covariates)[0],
-            "past": past,
-            "past_observed": past_observed,
+        origin, rows = self._locate(origins)
+        # the one thing that moves to where the series is held
+        moved = torch.from_numpy(np.column_stack([rows.clip(0), origin])).to(self.held_on)
+        fields = {"origin": moved[:, -1].contiguous()}
+        fields |= {name: rows_of.index_select(0, moved[:, 0]) for name, rows_of in self.behind.items()}
+        fields |= {name: rows_of.index_select(0, moved[:, 1]) for name, rows_of in self.ahead.items()}
+        for name in ("history_calendar", "target_calendar"):
+            fields[name] = fields[name].long()
+        slot, day = fields["target_calendar"].unbind(-1)
+        fallback = self.climatology.index_select(0, (day * self.slots_per_day + slot).flatten())
+        lags, past = slice(2, 2 + len(self.lags)), slice(2 + len(self.lags), len(self.back))
+        readings, was_read = _lagged(self.past, rows[:, past], moved[:, past])
+        last = last_observed(fields["history"][..., 0], fields["history_observed"][..., 0])
+        anchors, anchors_observed = self._anchors(rows[:, lags], moved[:, lags], *last)
+        fields |= {
+            "past": readings.permute(0, 2, 3, 1),
+            "past_observed": was_read.permute(0, 2, 3, 1),
             "anchors": anchors,
             "anchors_observed": anchors_observed,
-            "fallback": self.climatology[slot_of_week],
-            "target_calendar": target_calendar,
-            "target": target,
-            "target_observed": target_observed,
+            "fallback": fallback.view_as(fields["target"]),
         }
         return Batch(**{name: field.to(self.device) for name, field in fields.items()})
 
     def count_observed(self, origins: Int[np.ndarray, " batch"]) -> int:
         """Observed target readings of these windows: what a masked loss of the group divides by."""
-        observed, _ = self._read(self._origin(origins), self.target_rows, self.observed[..., 0])
-        return int(observed.sum())
+        _, rows = self._locate(origins)
+        target_row = torch.from_numpy(rows[:, 1].copy()).to(self.held_on)
+        return int(self.ahead["target_observed"].index_select(0, target_row).sum())
 
-    def _origin(self, origins: Int[Tensor, " batch"] | Int[np.ndarray, " batch"]) -> Int[Tensor, " batch"]:
-        origin = torch.as_tensor(origins, dtype=torch.int64)
+    def _locate(
+        self, origins: Int[Tensor, " batch"] | Int[np.ndarray, " batch"]
+    ) -> tuple[Int[np.ndarray, " batch"], Int[np.ndarray, "batch read"]]:
+        """The origins, and where in what is held each read of a window begins; negative before the series.
+
+        Raises: AssertionError naming origins outside the series, IndexError those whose rows are not held.
+        """
+        origin = np.asarray(origins, np.int64)
         outside = (origin < self.history) | (origin > self.steps - self.horizon)
         assert not outside.any(), f"windows reach outside the series: origins {origin[outside].tolist()}"
-        return origin.to(self.held_on)
+        return origin, self._places(origin) - self.back
+
+    def _places(self, origin: Int[np.ndarray, " batch"]) -> Int[np.ndarray, "batch 1"]:
+        """Where in what is held the origins lie."""
+        if self.data == "memmap":
+            return origin[:, None]
+        span = np.searchsorted(self.spans[:, 0], (origin - self.back.max()).clip(0), side="right") - 1
+        last = self.spans[span, 1]
+        absent = (span < 0) | (origin + self.horizon > last)
+        if absent.any():
+            raise IndexError(f"windows whose rows are not held: origins {origin[absent].tolist()}")
+        held = (self.spans[:, 1] - self.spans[:, 0]).cumsum()  # rows up to the end of each span
+        return (origin + held[span] - last)[:, None]
 
     def _hold(self, array: np.ndarray, spans: Sequence[tuple[int, int]]) -> Tensor:
         """The array, or a copy of these rows of it."""
@@ -150,67 +184,81 @@ class Windows:
         release(array)
         return held
 
-    def _read(
-        self, origin: Int[Tensor, " batch"], offsets: Int[Tensor, "..."], array: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Rows origin + offset of `array`; False in the second tensor where the row does not exist."""
-        rows = origin.view(-1, *[1] * offsets.dim()) + offsets
-        exists = (rows >= 0) & (rows < self.steps)
-        read = array.index_select(0, self.place.index_select(0, rows.clamp(0, self.steps - 1).flatten()))
-        return read.view(*rows.shape, *array.shape[1:]), exists.view(*rows.shape, *[1] * (array.dim() - 1))
-
-    def _masked(
-        self, origin: Int[Tensor, " batch"], offsets: Int[Tensor, "..."], values: Tensor, observed: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        reading, exists = self._read(origin, offsets, values)
-        was_read, _ = self._read(origin, offsets, observed)
-        was_read = was_read & exists
-        return reading * was_read, was_read
-
-    def _channels(
-        self, origin: Int[Tensor, " batch"], offsets: Int[Tensor, " step"]
-    ) -> tuple[Float[Tensor, "batch step node channel"], Bool[Tensor, "batch step node channel"]]:
-        return self._masked(origin, offsets, self.values, self.observed)
-
-    def _target(
-        self, origin: Int[Tensor, " batch"], offsets: Int[Tensor, "..."]
-    ) -> tuple[Float[Tensor, "..."], Bool[Tensor, "..."]]:
-        return self._masked(origin, offsets, self.values[..., 0], self.observed[..., 0])
-
-    def _calendar(
-        self, origin: Int[Tensor, " batch"], offsets: Int[Tensor, " step"]
-    ) -> Int[Tensor, "batch step 2"]:
-        return self._read(origin, offsets, self.calendar)[0].long()
-
-    def _past(
-        self, origin: Int[Tensor, " batch"]
-    ) -> tuple[Float[Tensor, "batch history node lag"], Bool[Tensor, "batch history node lag"]]:
-        if self.past_rows is None:
-            empty = torch.zeros(len(origin), self.history, self.sensors, 0, device=self.held_on)
-            return empty, empty.bool()
-        past, observed = self._target(origin, self.past_rows)  # [B, K, L, N]
-        return past.permute(0, 2, 3, 1), observed.permute(0, 2, 3, 1)
-
     def _anchors(
         self,
-        origin: Int[Tensor, " batch"],
-        history: Float[Tensor, "batch history node"],
-        observed: Bool[Tensor, "batch history node"],
+        rows: Int[np.ndarray, "batch lag"],
+        begins: Int[Tensor, "batch lag"],
+        last: Float[Tensor, "batch node"],
+        has_last: Bool[Tensor, "batch node"],
     ) -> tuple[Float[Tensor, "batch horizon node anchor"], Bool[Tensor, "batch horizon node anchor"]]:
-        last, has_last = last_observed(history, observed)
-        anchors = [last.unsqueeze(1).expand(-1, self.horizon, -1)]
-        masks = [has_last.unsqueeze(1).expand(-1, self.horizon, -1)]
-        if self.anchor_rows is not None:
-            readings, was_read = self._target(origin, self.anchor_rows)  # [B, lag, H, N]
-            anchors += readings[:, : self.lags].unbind(1)
-            masks += was_read[:, : self.lags].unbind(1)
+        """A few windows at a time, for what anchors are made of is three times as large as they are."""
+        size = len(rows), self.horizon, self.sensors, 1 + len(self.context) + bool(self.weeks)
+        anchors, known = last.new_empty(size), has_last.new_empty(size)
+        anchors[..., 0], known[..., 0] = last.unsqueeze(1), has_last.unsqueeze(1)
+        if not self.lags:
+            return anchors, known
+        days = len(self.lags) - len(set(self.weeks) | set(self.days))
+        weeks = len(self.lags) - len(self.weeks)
+        at_once = max(FEWEST, self.held[0].numel() // SHARE) // (len(self.lags) * self.horizon * self.sensors)
+        for part in _parts(len(rows), max(1, at_once)):
+            readings, observed = _lagged(self.anchors, rows[part], begins[part])
+            for number, lag in enumerate(self.context, 1):
+                place = self.lags.index(lag)
+                anchors[part, ..., number] = readings[:, place]
+                known[part, ..., number] = observed[:, place]
             if self.weeks:
-                usual, known = trailing_climatology(
-                    readings[:, self.lags :], was_read[:, self.lags :], self.weeks
+                of_days = slice(days, days + len(self.days))
+                anchors[part, ..., -1], known[part, ..., -1] = trailing_climatology(
+                    readings[:, weeks:], observed[:, weeks:], readings[:, of_days], observed[:, of_days]
                 )
-                anchors.append(usual)
-                masks.append(known)
-        return torch.stack(anchors, -1), torch.stack(masks, -1)
+        return anchors, known
+
+
+def _distinct_lags(meta: PreparedMeta) -> list[int]:
+    """Lags of anchors, each once: those of the context alone, then the days, then the weeks.
+
+    The last day may be the first week. Days lie together, and so do weeks.
+    """
+    weeks = [lag for lag in meta.trailing if lag not in meta.trailing_days]
+    alone = [lag for lag in meta.context if lag not in (*meta.trailing, *meta.trailing_days)]
+    lags = [*alone, *meta.trailing_days, *weeks]
+    assert lags[len(lags) - len(meta.trailing) :] == list(meta.trailing), "a week is a day in the middle"
+    return lags
+
+
+def _parts(windows: int, at_once: int) -> Iterator[slice]:
+    return (slice(first, first + at_once) for first in range(0, windows, at_once))
+
+
+def _windows(array: Tensor, length: int) -> Tensor:
+    """A view of so many rows from every row on, each one piece of memory: [rows - length + 1, length, ...]."""
+    count = max(0, len(array) - length + 1)
+    return array.as_strided((count, length, *array.shape[1:]), (array.stride(0), *array.stride()))
+
+
+def _lagged(
+    views: tuple[Tensor, Tensor], rows: Int[np.ndarray, "batch lag"], begins: Int[Tensor, "batch lag"]
+) -> tuple[Float[Tensor, "batch lag step node"], Bool[Tensor, "batch lag step node"]]:
+    """Windows of the target variable from these rows on, and what of them was read; 0 and False before the series."""
+    begin = begins.flatten()
+    found = [view.index_select(0, begin) for view in views]
+    if rows.size and rows.min() < 0:
+        _clear(found, rows.ravel())
+    readings, observed = (windows.view(*rows.shape, *windows.shape[1:]) for windows in found)
+    return readings, observed
+
+
+def _clear(found: Sequence[Tensor], rows: Int[np.ndarray, " window"]) -> None:
+    """Windows that begin before the series were read from its first row on: move them there and put 0 before them."""
+    length = found[0].shape[1]
+    gone = torch.from_numpy(np.flatnonzero(rows <= -length)).to(found[0].device)
+    partly = np.flatnonzero((rows < 0) & (rows > -length)).tolist()
+    for windows in found:
+        windows.index_fill_(0, gone, 0)
+        for number in partly:
+            window, ahead = windows[number], -int(rows[number])
+            window[ahead:] = window[: length - ahead].clone()
+            window[:ahead] = 0
 
 
 def anchor_lags(meta: PreparedMeta) -> list[int]:
@@ -234,47 +282,7 @@ def row_spans(meta: PreparedMeta, steps: int, parts: Sequence[tuple[int, int]]) 
 
 
 def held_bytes(meta: PreparedMeta, spans: Sequence[tuple[int, int]], sensors: int) -> int:
-    """Bytes that a copy of these rows takes, with the place of every row and the climatology."""
+    """Bytes that a copy of these rows takes, with the climatology."""
     rows = sum(last - first for first, last in spans)
     row = sensors * len(meta.channels) * 5 + 4 + 4 * len(meta.covariates)  # a reading and whether it was one
-    return rows * row + 8 * max(last for _, last in spans) + 4 * 7 * meta.slots_per_day * sensors
-
-
-def _places(spans: Sequence[tuple[int, int]], steps: int) -> Int[Tensor, " step"]:
-    """Where each row of the series lies when only these are held; -1 for the others, which no gather accepts."""
-    places = torch.full((steps,), -1, dtype=torch.int64)
-    held = 0
-    for first, last in spans:
-        places[first:last] = torch.arange(held, held + last - first)
-        held += last - first
-    return places
-
-
-def last_observed(
-    history: Float[Tensor, "batch history node"], observed: Bool[Tensor, "batch history node"]
-) -> tuple[Float[Tensor, "batch node"], Bool[Tensor, "batch node"]]:
-    """The newest observed reading of each sensor, and whether there is one."""
-    age = torch.arange(1, history.shape[1] + 1, device=history.device).view(1, -1, 1)
-    newest = (age * observed).amax(1)  # 1-based step of the newest reading, 0 for none
-    last = history.gather(1, (newest - 1).clamp(min=0).unsqueeze(1)).squeeze(1)
-    return last * (newest > 0), newest > 0
-
-
-def trailing_climatology(
-    readings: Float[Tensor, "batch lag horizon node"],
-    observed: Bool[Tensor, "batch lag horizon node"],
-    weeks: int,
-) -> tuple[Float[Tensor, "batch horizon node"], Bool[Tensor, "batch horizon node"]]:
-    """What was usual lately: the mean of the last weeks at this time of week, shrunk to the last days.
-
-    usual = (sum_w x_w + c * mean_d x_d) / (n_w + c), over observed readings, c = DAY_WEIGHT. Only readings
-    before the origin enter, in training as in use; the training climatology would hold the target itself.
-    Unknown where no reading is observed.
-    """
-    week_sum, week_count = readings[:, :weeks].sum(1), observed[:, :weeks].sum(1)
-    day_sum, day_count = readings[:, weeks:].sum(1), observed[:, weeks:].sum(1)
-    day_weight = DAY_WEIGHT * (day_count > 0)
-    day_mean = day_sum / day_count.clamp(min=1)
-    weight = week_count + day_weight
-    usual = (week_sum + day_weight * day_mean) / torch.where(weight > 0, weight, 1.0)
-    return usual, weight > 0
+    return rows * row + 4 * 7 * meta.slots_per_day * sensors

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from headway.data.prepared import Prepared
-from headway.data.windows import last_observed
+from headway.data.usual import last_observed
 from headway.types import Batch, Forecast, PointForecast
 
 WEEK_SECONDS = 7 * 86_400

@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headway.data.prepared import Prepared
-from headway.data.windows import last_observed
+from headway.data.usual import last_observed
 from headway.types import Batch
 
 MEMBERS = 20
