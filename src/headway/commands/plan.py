@@ -6,6 +6,8 @@ predicted peak, the planner's choice for this machine, and its choices for GPUs 
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -23,6 +25,8 @@ from headway.training.precision import resolve_device, resolve_precision
 from headway.training.window_plan import WindowPlanner, series_bytes
 
 GPU_SIZES = ("4GB", "6GB", "8GB", "12GB", "16GB", "24GB")
+PART = re.compile(r"\w*(\.[a-z_]+)*?(\.\d+(\.\w+)?|$)")  # up to what a numbered block has, or all of it
+LARGEST_PARTS, NO_NAME = 8, "  of these"
 MEANING = {
     "parameters": "weights and buffers",
     "optimizer": "two moments of AdamW",
@@ -48,7 +52,7 @@ def asked_plan(sections: Mapping[str, Any], sensors: int, step_seconds: int, ste
 
 def planner_of(
     sections: Mapping[str, Any], sensors: int, step_seconds: int, steps: int, device: torch.device
-) -> tuple[Planner, Planner]:
+) -> tuple[WindowPlanner, Planner]:
     """Planners for the chosen model at this size: on this device, and on a GPU."""
     runtime = sections["runtime"]
     model, meta = model_of_size(sections, sensors, step_seconds)
@@ -74,7 +78,8 @@ def plan_text(root: Path, budget: str | None, sensors: int | None, history: int 
     planner, on_gpu = planner_of(sections, sensors, step_seconds, steps, device)
     chosen = planner.plan(resolve_budget(sections["runtime"].memory_budget, device))
     exact = planner.judge(chosen.micro_batch, chosen.recompute, chosen.budget)
-    lines = [_title(sections, sensors), "", *_components(exact, device.type)]
+    modules = by_part(planner.activations(exact.micro_batch, exact.recompute))
+    lines = [_title(sections, sensors), "", *_components(exact, modules, device.type)]
     lines += ["", f"runtime: {exact.describe()}", "", *_gpus(on_gpu)]
     lines += pretrain_text(sections, sensors, device)
     return "\n".join(lines) + "\n"
@@ -106,9 +111,25 @@ def _title(sections: Mapping[str, Any], sensors: int) -> str:
     )
 
 
-def _components(plan: Plan, device_type: str) -> list[str]:
+def by_part(activations: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Bytes of activations by part of the model, the largest first: `blocks.0.spatial` with all that is in it.
+
+    Args: activations: by the name of a module. What no part made - z-units, loss - is `the whole`.
+    """
+    parts: Counter[str] = Counter()
+    for name, size in activations.items():
+        part = PART.match(name.removeprefix("model").removeprefix("."))
+        parts[part[0] if part and part[0] else "the whole"] += size
+    largest = parts.most_common(LARGEST_PARTS)
+    others = parts.total() - sum(size for _, size in largest)
+    return [*largest, ("others", others)] if others else largest
+
+
+def _components(plan: Plan, modules: list[tuple[str, int]], device_type: str) -> list[str]:
     memory = plan.memory
     rows = [(field.name, getattr(memory, field.name), MEANING[field.name]) for field in fields(memory)]
+    after = 1 + [name for name, _, _ in rows].index("activations")
+    rows[after:after] = [(NO_NAME, size, f"by {name}") for name, size in modules]
     rows.append(("traced", memory.peak, "all of these"))
     what = "Python and its libraries" if device_type == "cpu" else "CUDA context, rounding; not measured"
     rows.append(("allowance", plan.allowance, what))

@@ -9,6 +9,8 @@ it is free just now: a run that is continued makes the same choice again.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
@@ -132,11 +134,17 @@ class Planner(ABC):
             return few.towards(more, windows / probe - 1)
         key = (windows, recompute)
         if key not in self._traced:
-            before = self._model.recomputes()
-            self._model.set_recompute(recompute)
-            self._traced[key] = self._trace(windows, accumulate=windows < self.batch_size)
-            self._model.set_recompute(before)
+            with self._recomputing(recompute):
+                self._traced[key] = self._trace(windows, accumulate=windows < self.batch_size)
         return self._traced[key]
+
+    @contextmanager
+    def _recomputing(self, recompute: bool) -> Iterator[None]:
+        """The model as with this choice; afterwards as it was."""
+        before = self._model.recomputes()
+        self._model.set_recompute(recompute)
+        yield
+        self._model.set_recompute(before)
 
     @abstractmethod
     def _trace(self, windows: int, *, accumulate: bool) -> StepMemory:
