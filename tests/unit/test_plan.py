@@ -19,9 +19,9 @@ from headway.data.prepared import PreparedMeta
 from headway.errors import InputError
 from headway.models import ModelParams
 from headway.models.standardized import Standardized
+from headway.training.allowance import PROCESS
 from headway.training.memory import MIB, parse_size
 from headway.training.piece import backward_piece
-from headway.training.plan import PROCESS
 from headway.training.precision import Precision
 from headway.training.storages import StepMemory, _copied
 from headway.training.trace import trace_modules, trace_step, windows_of_size

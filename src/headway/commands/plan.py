@@ -67,22 +67,32 @@ def plan_text(root: Path, budget: str | None, sensors: int | None, history: int 
 
     Raises: InputError where params.yaml cannot be read, or no number of sensors is known.
     """
-    sections = read_sections(root / "params.yaml")
-    if history is not None:
-        sections = sections | {"windows": replace(sections["windows"], history=history)}
+    sections, sensors, step_seconds, steps = asked_sizes(root, sensors, history)
     if budget is not None:
         runtime = replace(sections["runtime"], memory_budget=budget, micro_batch=0)
         sections = sections | {"runtime": runtime}
-    sensors, step_seconds, steps = _sizes(sections, root, sensors)
     device = resolve_device(sections["runtime"].device)
     planner, on_gpu = planner_of(sections, sensors, step_seconds, steps, device)
     chosen = planner.plan(resolve_budget(sections["runtime"].memory_budget, device))
     exact = planner.judge(chosen.micro_batch, chosen.recompute, chosen.budget)
     modules = by_part(planner.activations(exact.micro_batch, exact.recompute))
-    lines = [_title(sections, sensors), "", *_components(exact, modules, device.type)]
+    lines = [_title(sections, sensors), "", *_components(exact, modules, planner.beside.source)]
     lines += ["", f"runtime: {exact.describe()}", "", *_gpus(on_gpu)]
     lines += pretrain_text(sections, sensors, device)
     return "\n".join(lines) + "\n"
+
+
+def asked_sizes(
+    root: Path, sensors: int | None, history: int | None
+) -> tuple[Mapping[str, Any], int, int, int]:
+    """Sections of params.yaml with this history, and sensors, seconds of a step, steps; `None` as in `plan_text`.
+
+    Raises: InputError as `plan_text`.
+    """
+    sections = read_sections(root / "params.yaml")
+    if history is not None:
+        sections = sections | {"windows": replace(sections["windows"], history=history)}
+    return sections, *_sizes(sections, root, sensors)
 
 
 def _sizes(sections: Mapping[str, Any], root: Path, sensors: int | None) -> tuple[int, int, int]:
@@ -125,14 +135,13 @@ def by_part(activations: Mapping[str, int]) -> list[tuple[str, int]]:
     return [*largest, ("others", others)] if others else largest
 
 
-def _components(plan: Plan, modules: list[tuple[str, int]], device_type: str) -> list[str]:
+def _components(plan: Plan, modules: list[tuple[str, int]], beside: str) -> list[str]:
     memory = plan.memory
     rows = [(field.name, getattr(memory, field.name), MEANING[field.name]) for field in fields(memory)]
     after = 1 + [name for name, _, _ in rows].index("activations")
     rows[after:after] = [(NO_NAME, size, f"by {name}") for name, size in modules]
     rows.append(("traced", memory.peak, "all of these"))
-    what = "Python and its libraries" if device_type == "cpu" else "CUDA context, rounding; not measured"
-    rows.append(("allowance", plan.allowance, what))
+    rows.append(("allowance", plan.allowance, beside))
     if plan.series:
         rows.append(("series", plan.series, "readings, as runtime.data asks"))
     return [f"{name:<12} {size / MIB:>10,.1f} MiB  {meaning}" for name, size, meaning in rows]

@@ -2,8 +2,8 @@
 
 Enters: a model, what traces a step of it, the effective batch, a budget. Leaves: a `Plan`. The peak of a choice comes
 from `headway.training.storages`; what no trace sees - the interpreter, the CUDA context, the rounding of the GPU's
-allocator - is an allowance, stated beside it. A plan depends on the machine's memory and not on how much of
-it is free just now: a run that is continued makes the same choice again.
+allocator - is an allowance beside it (`headway.training.allowance`). A plan depends on the machine's memory and not
+on how much of it is free just now: a run that is continued makes the same choice again.
 """
 
 from __future__ import annotations
@@ -17,15 +17,11 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
-from headway.training.memory import GIB, MIB, host_memory, parse_size
+from headway.training.allowance import known_allowance
+from headway.training.memory import GIB, host_memory, parse_size
 from headway.training.precision import Precision
 from headway.training.storages import StepMemory
 
-PROCESS = (
-    600 * MIB
-)  # resident size of Python with torch, pandas and pyarrow before training; measured 450 to 600
-CONTEXT = 500 * MIB  # a CUDA context with cuBLAS workspaces; not measured here
-ROUNDING = 0.12  # share that the CUDA allocator loses to rounding and fragments; not measured here
 CPU_SHARE, GPU_SHARE = 0.5, 0.9  # of the memory there is, for `auto`
 
 
@@ -80,11 +76,6 @@ def resolve_budget(choice: str, device: torch.device, processes: int = 1) -> int
     return int(CPU_SHARE * host_memory() / processes)
 
 
-def allowance(peak: int, device_type: str) -> int:
-    """Bytes beside the traced ones."""
-    return PROCESS if device_type == "cpu" else CONTEXT + int(ROUNDING * peak)
-
-
 @runtime_checkable
 class Recomputing(Protocol):
     """A model that can compute activations again instead of keeping them."""
@@ -105,13 +96,14 @@ class Planner(ABC):
         `probe`: number of windows from which on memory is linear in them. `series`: as of Plan.
         """
         self._model, self.batch_size, self._precision, self._probe = model, batch_size, precision, probe
-        self._series = series
+        self._series, self.beside = series, known_allowance(precision.device_type)
         self._traced: dict[tuple[int, bool], StepMemory] = {}
 
     def on_cuda(self, series: int = 0) -> Planner:
         """The same steps with the allowance of a GPU, and what of the series it would hold."""
         twin = copy(self)
         twin._precision, twin._series = replace(self._precision, device_type="cuda"), series
+        twin.beside = known_allowance("cuda")
         return twin
 
     def plan(self, budget: int) -> Plan:
@@ -166,7 +158,7 @@ class Planner(ABC):
         return one
 
     def _plan(self, memory: StepMemory, windows: int, recompute: bool, budget: int) -> Plan:
-        extra = allowance(memory.peak, self._precision.device_type)
+        extra = self.beside.beside(memory.peak)
         return Plan(
             micro_batch=windows,
             recompute=recompute,
