@@ -82,9 +82,7 @@ def plan_text(root: Path, budget: str | None, sensors: int | None, history: int 
     return "\n".join(lines) + "\n"
 
 
-def asked_sizes(
-    root: Path, sensors: int | None, history: int | None
-) -> tuple[Mapping[str, Any], int, int, int]:
+def asked_sizes(root: Path, sensors: int | None, history: int | None) -> tuple[dict[str, Any], int, int, int]:
     """Sections of params.yaml with this history, and sensors, seconds of a step, steps; `None` as in `plan_text`.
 
     Raises: InputError as `plan_text`.

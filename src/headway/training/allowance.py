@@ -17,6 +17,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -119,7 +120,7 @@ def _file() -> Path:
     return Path(os.environ.get("DVC_ROOT", ".")).resolve() / ".resume" / FILE
 
 
-def _entries() -> dict[str, dict[str, object]]:
+def _entries() -> dict[str, dict[str, Any]]:
     if not _file().is_file():
         return {}
     try:
