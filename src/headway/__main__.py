@@ -3,6 +3,7 @@
     python -m headway check             what is wrong, or worth knowing, before a run
     python -m headway plan [--budget 4GB] [--sensors N] [--history L]
                                         what training will hold in memory, by component
+    python -m headway plan --calibrate  measure, on a CUDA GPU, what a plan cannot know, and plan with it from then on
     python -m headway preset            the presets there are
     python -m headway preset NAME       set params.yaml to one of them
     python -m headway fetch [NAME]      the files of a published data set, or the names there are
@@ -84,6 +85,9 @@ def _add_plan(plan: argparse.ArgumentParser) -> None:
     plan.add_argument("--budget", metavar="4GB", help="instead of runtime.memory_budget")
     plan.add_argument("--sensors", type=int, metavar="N", help="instead of those of the data")
     plan.add_argument("--history", type=int, metavar="L", help="instead of windows.history")
+    plan.add_argument(
+        "--calibrate", action="store_true", help="measure a few steps on a CUDA GPU; later plans read it"
+    )
 
 
 def _add_predict(predict: argparse.ArgumentParser) -> None:
@@ -111,8 +115,11 @@ def _check() -> int:
 
 
 def _plan(chosen: argparse.Namespace) -> int:
+    from headway.commands.calibrate import calibrate
     from headway.commands.plan import plan_text
 
+    if chosen.calibrate:
+        sys.stdout.write(calibrate(Path(), chosen.sensors, chosen.history) + "\n")
     sys.stdout.write(plan_text(Path(), chosen.budget, chosen.sensors, chosen.history))
     return 0
 

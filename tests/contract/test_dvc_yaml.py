@@ -17,7 +17,9 @@ PIPELINE = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
 PARAMS = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
 STAGES = list(PIPELINE["stages"])
 # Listed whichever model is chosen: a template of DVC can name a file, it cannot leave one out.
-FOR_ST_MAMBA = {f"src/headway/nn/{name}.py" for name in ("gated_scan", "mamba", "selective_scan")}
+FOR_ST_MAMBA = {
+    f"src/headway/nn/{name}.py" for name in ("gated_scan", "mamba", "selective_scan", "triton_scan")
+}
 FOR_ST_SEPNET = {
     f"src/headway/{name}.py"
     for name in ("models/backbone", "nn/gates", "nn/inception", "nn/prompt", "nn/reprogramming", "nn/trend")

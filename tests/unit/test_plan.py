@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -11,19 +12,19 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from headway.commands.plan import plan_text
+from headway.commands.plan import by_part, plan_text
 from headway.commands.pretrain_plan import pretrain_text
 from headway.commands.sizes import model_of_size
 from headway.data.prepared import PreparedMeta
 from headway.errors import InputError
 from headway.models import ModelParams
 from headway.models.standardized import Standardized
+from headway.training.allowance import PROCESS
 from headway.training.memory import MIB, parse_size
 from headway.training.piece import backward_piece
-from headway.training.plan import PROCESS
 from headway.training.precision import Precision
 from headway.training.storages import StepMemory, _copied
-from headway.training.trace import trace_step, windows_of_size
+from headway.training.trace import trace_modules, trace_step, windows_of_size
 from headway.training.window_plan import WindowPlanner
 from project_params import ROOT, sections_of
 
@@ -85,6 +86,57 @@ def test_the_traced_peak_is_the_allocators(choice: dict[str, str], recompute: bo
     found = measured(model, meta, 3, there)
     tolerance = 16 * 1024  # a kernel's own few numbers
     assert traced.peak - traced.optimizer - traced.best == pytest.approx(found, abs=tolerance)
+
+
+@each_model
+def test_the_activations_by_module_are_all_of_the_activations(choice: dict[str, str]) -> None:
+    model, meta = sized(model=choice)
+    by_module = trace_modules(model, meta, 3, FP32, accumulate=False)
+    assert sum(by_module.values()) == trace_step(model, meta, 3, FP32, accumulate=False).activations
+    assert set(by_module) <= {name for name, _ in model.named_modules()}
+    assert list(by_module.values()) == sorted(by_module.values(), reverse=True)
+
+
+def test_the_module_that_keeps_more_is_the_one_that_grew() -> None:
+    kept = []
+    for state_dim in (16, 64):
+        model, meta = sized(st_mamba={"layers": 1, "state_dim": state_dim})
+        kept.append(trace_modules(model, meta, 3, FP32, accumulate=False))
+    few, many = kept
+    assert few.pop("model.blocks.0.temporal") < many.pop("model.blocks.0.temporal")
+    assert few == many
+
+
+def test_beyond_two_probes_modules_are_in_the_proportions_of_the_larger_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("headway.training.window_plan.PROBE_STEPS", 100)
+    model, meta = sized()
+    planner = WindowPlanner(model, meta, 16, FP32)
+    total = planner.trace(8, False).activations
+    assert sum(planner.activations(8, False).values()) == pytest.approx(total, abs=20)
+    assert sum(planner.activations(8, True).values()) < total / 2
+    assert not model.recomputes()
+
+
+def test_modules_are_added_up_by_part_of_the_model() -> None:
+    sizes = {
+        "": 1,
+        "model": 2,
+        "model.embedding.readings": 4,
+        "model.space.layers.0.spatial.orders.1.conv": 8,
+        "model.space.layers.0.spatial": 16,
+        "model.space.layers.1": 32,
+        **{f"model.blocks.{number}.temporal": 64 for number in range(9)},
+    }
+    assert by_part(sizes) == [*((f"blocks.{number}.temporal", 64) for number in range(8)), ("others", 127)]
+    few = {name: size for name, size in sizes.items() if size < 64}
+    assert by_part(few) == [
+        ("space.layers.1", 32),
+        ("space.layers.0.spatial", 24),
+        ("embedding.readings", 4),
+        ("the whole", 3),
+    ]
 
 
 @each_model
@@ -176,6 +228,7 @@ def test_the_plan_command_prints_components_the_choice_and_gpus() -> None:
     text = plan_text(ROOT, "4GB", 20, 6)
     assert "20 sensors, 6 -> 12 steps" in text
     assert all(f"\n{name} " in text for name in (*StepMemory.__slots__, "traced", "allowance", "24GB"))
+    assert re.search(r"\n  of these +\d+\.\d MiB  by blocks.0.spatial\n", text)
     assert "runtime: micro-batch 16: " in text and "of a budget of 3.73" in text
 
 

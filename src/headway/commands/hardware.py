@@ -15,6 +15,7 @@ import psutil
 import torch
 
 from headway.commands.findings import Finding, note, ok, problem
+from headway.nn.triton_scan import NATIVE, kernel_name
 from headway.training.precision import PrecisionChoice, resolve_device, resolve_precision
 from headway.training.run import RuntimeParams
 
@@ -29,7 +30,8 @@ def inspect_hardware(runtime: RuntimeParams | None, root: Path) -> list[Finding]
     findings = [_gpu(runtime.device if runtime else "auto")]
     if findings[0].status != "problem":
         findings.append(_precision(runtime))
-    return [*findings, _kernel(), _memory(), *_threads(runtime), *_disks(root)]
+        findings.append(_kernel(runtime))
+    return [*findings, _memory(), *_threads(runtime), *_disks(root)]
 
 
 def gpu_bytes() -> tuple[int, int] | None:
@@ -87,7 +89,13 @@ def _compute() -> int:
     return torch.cuda.get_device_capability(0)[0] if torch.version.hip is None else NEEDS_COMPUTE
 
 
-def _kernel() -> Finding:
+def _kernel(runtime: RuntimeParams | None) -> Finding:
+    """What runs the selective scan; on a GPU the kernel is tried."""
+    device = resolve_device(runtime.device if runtime else "auto")
+    precision = resolve_precision(runtime.precision if runtime else "auto", device)
+    name = kernel_name(device.type, precision.name)
+    if name != NATIVE:
+        return ok("scan kernel", f"{name}, Triton")
     aside = "; mamba-ssm is installed and not used" if find_spec("mamba_ssm") else ""
     return ok("scan kernel", f"native, exact{aside}")
 

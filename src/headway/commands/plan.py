@@ -6,6 +6,8 @@ predicted peak, the planner's choice for this machine, and its choices for GPUs 
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -24,6 +26,8 @@ from headway.training.precision import resolve_device, resolve_precision
 from headway.training.window_plan import WindowPlanner, series_bytes
 
 GPU_SIZES = ("4GB", "6GB", "8GB", "12GB", "16GB", "24GB")
+PART = re.compile(r"\w*(\.[a-z_]+)*?(\.\d+(\.\w+)?|$)")  # up to what a numbered block has, or all of it
+LARGEST_PARTS, NO_NAME = 8, "  of these"
 MEANING = {
     "parameters": "weights and buffers",
     "optimizer": "two moments of AdamW",
@@ -49,7 +53,7 @@ def asked_plan(sections: Mapping[str, Any], sensors: int, step_seconds: int, ste
 
 def planner_of(
     sections: Mapping[str, Any], sensors: int, step_seconds: int, steps: int, device: torch.device
-) -> tuple[Planner, Planner]:
+) -> tuple[WindowPlanner, Planner]:
     """Planners for the chosen model at this size: on this device, and on a GPU."""
     runtime = sections["runtime"]
     model, meta = model_of_size(sections, sensors, step_seconds)
@@ -64,21 +68,30 @@ def plan_text(root: Path, budget: str | None, sensors: int | None, history: int 
 
     Raises: InputError where params.yaml cannot be read, or no number of sensors is known.
     """
-    sections = read_sections(root / "params.yaml")
-    if history is not None:
-        sections = sections | {"windows": replace(sections["windows"], history=history)}
+    sections, sensors, step_seconds, steps = asked_sizes(root, sensors, history)
     if budget is not None:
         runtime = replace(sections["runtime"], memory_budget=budget, micro_batch=0)
         sections = sections | {"runtime": runtime}
-    sensors, step_seconds, steps = _sizes(sections, root, sensors)
     device = resolve_device(sections["runtime"].device)
     planner, on_gpu = planner_of(sections, sensors, step_seconds, steps, device)
     chosen = planner.plan(resolve_budget(sections["runtime"].memory_budget, device))
     exact = planner.judge(chosen.micro_batch, chosen.recompute, chosen.budget)
-    lines = [_title(sections, sensors), "", *_components(exact, device.type)]
+    modules = by_part(planner.activations(exact.micro_batch, exact.recompute))
+    lines = [_title(sections, sensors), "", *_components(exact, modules, planner.beside.source)]
     lines += ["", f"runtime: {exact.describe()}", "", *_gpus(on_gpu)]
     lines += pretrain_text(sections, sensors, device)
     return "\n".join(lines) + "\n"
+
+
+def asked_sizes(root: Path, sensors: int | None, history: int | None) -> tuple[dict[str, Any], int, int, int]:
+    """Sections of params.yaml with this history, and sensors, seconds of a step, steps; `None` as in `plan_text`.
+
+    Raises: InputError as `plan_text`.
+    """
+    sections = read_sections(root / "params.yaml")
+    if history is not None:
+        sections = sections | {"windows": replace(sections["windows"], history=history)}
+    return sections, *_sizes(sections, root, sensors)
 
 
 def _sizes(sections: Mapping[str, Any], root: Path, sensors: int | None) -> tuple[int, int, int]:
@@ -105,12 +118,27 @@ def _title(sections: Mapping[str, Any], sensors: int) -> str:
     )
 
 
-def _components(plan: Plan, device_type: str) -> list[str]:
+def by_part(activations: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Bytes of activations by part of the model, the largest first: `blocks.0.spatial` with all that is in it.
+
+    Args: activations: by the name of a module. What no part made - z-units, loss - is `the whole`.
+    """
+    parts: Counter[str] = Counter()
+    for name, size in activations.items():
+        part = PART.match(name.removeprefix("model").removeprefix("."))
+        parts[part[0] if part and part[0] else "the whole"] += size
+    largest = parts.most_common(LARGEST_PARTS)
+    others = parts.total() - sum(size for _, size in largest)
+    return [*largest, ("others", others)] if others else largest
+
+
+def _components(plan: Plan, modules: list[tuple[str, int]], beside: str) -> list[str]:
     memory = plan.memory
     rows = [(field.name, getattr(memory, field.name), MEANING[field.name]) for field in fields(memory)]
+    after = 1 + [name for name, _, _ in rows].index("activations")
+    rows[after:after] = [(NO_NAME, size, f"by {name}") for name, size in modules]
     rows.append(("traced", memory.peak, "all of these"))
-    what = "Python and its libraries" if device_type == "cpu" else "CUDA context, rounding; not measured"
-    rows.append(("allowance", plan.allowance, what))
+    rows.append(("allowance", plan.allowance, beside))
     if plan.series:
         rows.append(("series", plan.series, "readings, as runtime.data asks"))
     return [f"{name:<12} {size / MIB:>10,.1f} MiB  {meaning}" for name, size, meaning in rows]

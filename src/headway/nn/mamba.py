@@ -12,14 +12,17 @@ and memory, not speed.
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from headway.nn.gated_scan import EPS, gated_scan
 from headway.nn.selective_scan import CHUNK, selective_scan
+from headway.nn.triton_scan import Scan, kernel_for
 
 DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 0.1, 1e-4
 
@@ -52,7 +55,10 @@ class Mamba2(nn.Module):
         """The newest `wanted` steps of the output, without the work that only earlier steps need."""
         of_z, of_mixed, of_dt = self.in_proj.weight.split([self.d_in, self.d_in + 2 * self.n, self.h])
         z, mixed, dt = F.linear(u[:, -wanted:], of_z), F.linear(u, of_mixed), F.linear(u, of_dt)
+        kernel = kernel_for(u)
         scan = gated_scan if u.shape[1] <= CHUNK else _in_chunks
+        if kernel is not None:
+            scan = partial(_made_again, kernel)
         taps, bias = self.conv1d.weight, self.conv1d.bias
         assert bias is not None
         with torch.autocast(u.device.type, enabled=False):  # decay and sums of decays need float32
@@ -71,11 +77,17 @@ def _in_chunks(
     dt_bias: Float[Tensor, " h"],
     A: Float[Tensor, " h"],
     D: Float[Tensor, " h"],
+    scan: Scan = selective_scan,
 ) -> Float[Tensor, "r q d"]:
     """What `gated_scan` gives, for histories longer than one chunk: plain operations, the state passed on."""
     width, state = z.shape[2], (mixed.shape[2] - z.shape[2]) // 2
     padded = F.pad(mixed.transpose(1, 2), (taps.shape[-1] - 1, 0))
     conv = F.conv1d(padded, taps, bias, groups=len(bias)).transpose(1, 2)
     x, B, C = F.silu(conv).split([width, state, state], -1)
-    y = selective_scan(x.unflatten(-1, (len(D), -1)), F.softplus(dt + dt_bias), A, B, C, D)
+    y = scan(x.unflatten(-1, (len(D), -1)), F.softplus(dt + dt_bias), A, B, C, D)
     return F.rms_norm(y.flatten(2)[:, -z.shape[1] :] * F.silu(z), (width,), eps=EPS)
+
+
+def _made_again(kernel: Scan, *given: Tensor) -> Tensor:
+    """`_in_chunks` on a kernel for the scan, keeping for the backward pass no more than `gated_scan` does."""
+    return checkpoint(_in_chunks, *given, kernel, use_reentrant=False, preserve_rng_state=False)

@@ -12,6 +12,7 @@ import torch
 from headway.atomic import replacing_folder
 from headway.data.prepared import Prepared, PreparedMeta
 from headway.models.folder import write_model_folder
+from headway.nn.triton_scan import kernel_name
 from headway.serving.model_card import CardFacts, write_model_card
 from headway.training.experiment import Trained
 from headway.training.run import digest
@@ -64,7 +65,7 @@ def card_facts(trained: Trained, prepared: Prepared, params: Mapping[str, Any]) 
         torch_version=torch.__version__,
         precision=trained.precision.name,
         device_kind=trained.precision.device_type,
-        scan_kernel="native",
+        scan_kernel=kernel_name(trained.precision.device_type, trained.precision.name),
         notes=tuple(progress.notes),
     )
 

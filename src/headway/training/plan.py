@@ -2,28 +2,26 @@
 
 Enters: a model, what traces a step of it, the effective batch, a budget. Leaves: a `Plan`. The peak of a choice comes
 from `headway.training.storages`; what no trace sees - the interpreter, the CUDA context, the rounding of the GPU's
-allocator - is an allowance, stated beside it. A plan depends on the machine's memory and not on how much of
-it is free just now: a run that is continued makes the same choice again.
+allocator - is an allowance beside it (`headway.training.allowance`). A plan depends on the machine's memory and not
+on how much of it is free just now: a run that is continued makes the same choice again.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
 
-from headway.training.memory import GIB, MIB, host_memory, parse_size
+from headway.training.allowance import known_allowance
+from headway.training.memory import GIB, host_memory, parse_size
 from headway.training.precision import Precision
 from headway.training.storages import StepMemory
 
-PROCESS = (
-    600 * MIB
-)  # resident size of Python with torch, pandas and pyarrow before training; measured 450 to 600
-CONTEXT = 500 * MIB  # a CUDA context with cuBLAS workspaces; not measured here
-ROUNDING = 0.12  # share that the CUDA allocator loses to rounding and fragments; not measured here
 CPU_SHARE, GPU_SHARE = 0.5, 0.9  # of the memory there is, for `auto`
 
 
@@ -78,11 +76,6 @@ def resolve_budget(choice: str, device: torch.device, processes: int = 1) -> int
     return int(CPU_SHARE * host_memory() / processes)
 
 
-def allowance(peak: int, device_type: str) -> int:
-    """Bytes beside the traced ones."""
-    return PROCESS if device_type == "cpu" else CONTEXT + int(ROUNDING * peak)
-
-
 @runtime_checkable
 class Recomputing(Protocol):
     """A model that can compute activations again instead of keeping them."""
@@ -103,13 +96,14 @@ class Planner(ABC):
         `probe`: number of windows from which on memory is linear in them. `series`: as of Plan.
         """
         self._model, self.batch_size, self._precision, self._probe = model, batch_size, precision, probe
-        self._series = series
+        self._series, self.beside = series, known_allowance(precision.device_type)
         self._traced: dict[tuple[int, bool], StepMemory] = {}
 
     def on_cuda(self, series: int = 0) -> Planner:
         """The same steps with the allowance of a GPU, and what of the series it would hold."""
         twin = copy(self)
         twin._precision, twin._series = replace(self._precision, device_type="cuda"), series
+        twin.beside = known_allowance("cuda")
         return twin
 
     def plan(self, budget: int) -> Plan:
@@ -132,11 +126,17 @@ class Planner(ABC):
             return few.towards(more, windows / probe - 1)
         key = (windows, recompute)
         if key not in self._traced:
-            before = self._model.recomputes()
-            self._model.set_recompute(recompute)
-            self._traced[key] = self._trace(windows, accumulate=windows < self.batch_size)
-            self._model.set_recompute(before)
+            with self._recomputing(recompute):
+                self._traced[key] = self._trace(windows, accumulate=windows < self.batch_size)
         return self._traced[key]
+
+    @contextmanager
+    def _recomputing(self, recompute: bool) -> Iterator[None]:
+        """The model as with this choice; afterwards as it was."""
+        before = self._model.recomputes()
+        self._model.set_recompute(recompute)
+        yield
+        self._model.set_recompute(before)
 
     @abstractmethod
     def _trace(self, windows: int, *, accumulate: bool) -> StepMemory:
@@ -158,7 +158,7 @@ class Planner(ABC):
         return one
 
     def _plan(self, memory: StepMemory, windows: int, recompute: bool, budget: int) -> Plan:
-        extra = allowance(memory.peak, self._precision.device_type)
+        extra = self.beside.beside(memory.peak)
         return Plan(
             micro_batch=windows,
             recompute=recompute,

@@ -10,6 +10,7 @@ Glossary: piece = the windows in memory at once; a group of several pieces is on
 from __future__ import annotations
 
 import copy
+import sys
 import weakref
 from collections import Counter
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from torch.utils._pytree import tree_leaves
 
 from headway.training.state import Trained
 
+Owned = tuple[str, str]  # a label, and the name of the module that made it
 MOMENTS = 2  # of AdamW, beside a step counter of 4 bytes
 
 
@@ -79,9 +81,40 @@ def trace_piece(
 
     Args: make_batch: called once, to count what it makes as data. backward: of a copy of the model, on that batch.
     """
+    twin, held = _run_piece(model, make_batch, backward, accumulate)
+    by_label: Counter[str] = Counter()
+    for (label, _), size in held.items():
+        by_label[label] += size
+    return _summary(twin, by_label)
+
+
+def trace_activations(
+    model: Trained,
+    make_batch: Callable[[FakeTensorMode], Any],
+    backward: Callable[[Trained, Any], None],
+    *,
+    accumulate: bool,
+) -> dict[str, int]:
+    """Bytes of the same piece's activations at the peak by the module that made them, the largest first.
+
+    Returns: by the module's name, empty for the whole model; summed they are `StepMemory.activations`.
+    """
+    held = _run_piece(model, make_batch, backward, accumulate)[1]
+    by_module = {name: size for (label, name), size in held.items() if label == "activations" and size}
+    return dict(sorted(by_module.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _run_piece(
+    model: Trained,
+    make_batch: Callable[[FakeTensorMode], Any],
+    backward: Callable[[Trained, Any], None],
+    accumulate: bool,
+) -> tuple[Trained, Counter[Owned]]:
+    """The copy that was run, and what was held at the peak."""
     twin = _copied(model).cpu().train()
     with torch.random.fork_rng(devices=[]), FakeTensorMode() as fakes, _Storages() as storages:
         _fake(twin, fakes, storages)
+        storages.names = {id(module): name for name, module in twin.named_modules()}
         storages.label = "data"
         batch = make_batch(fakes)
         storages.label = "tables"  # of the first piece only its row numbers and its gradients stay
@@ -97,7 +130,7 @@ def trace_piece(
         hooks = [p.register_post_accumulate_grad_hook(storages.gradient) for p in trained]
         backward(twin, batch)
         del hooks
-    return _summary(twin, storages.at_peak)
+    return twin, storages.at_peak
 
 
 def _copied(model: Trained) -> Trained:
@@ -122,14 +155,18 @@ def _summary(model: nn.Module, held: Counter[str]) -> StepMemory:
 
 
 class _Storages(TorchDispatchMode):
-    """Counts the bytes of the storages that are alive, by the label under which each was made."""
+    """Counts the bytes of the storages that are alive, by the label under which each was made.
+
+    Attributes: names: of the modules that activations are counted by, by their `id`.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.label = "parameters"
-        self.at_peak: Counter[str] = Counter()
-        self._labels: dict[int, str] = {}
-        self._held: Counter[str] = Counter()
+        self.names: dict[int, str] = {}
+        self.at_peak: Counter[Owned] = Counter()
+        self._labels: dict[int, Owned] = {}
+        self._held: Counter[Owned] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
@@ -145,7 +182,9 @@ class _Storages(TorchDispatchMode):
         if key in self._labels:
             return
         in_backward = self.label == "activations" and torch._C._current_graph_task_id() != -1
-        self._labels[key] = label = "workspace" if in_backward else self.label
+        name = self._maker() if self.label == "activations" and not in_backward else ""
+        label = ("workspace" if in_backward else self.label, name)
+        self._labels[key] = label
         self._held[label] += storage.nbytes()
         weakref.finalize(storage, self._forget, key, storage.nbytes())
         if self._held.total() > self.at_peak.total():
@@ -160,13 +199,27 @@ class _Storages(TorchDispatchMode):
         storage = tensor.untyped_storage()
         key = storage._cdata
         self._held[self._labels[key]] -= storage.nbytes()
-        self._held[label] += storage.nbytes()
-        self._labels[key] = label
+        self._held[label, ""] += storage.nbytes()
+        self._labels[key] = (label, "")
 
     def gradient(self, parameter: Tensor) -> None:
         """A hook: the gradient of this parameter is complete."""
         if parameter.grad is not None:
             self.relabel(parameter.grad, "gradients")
+
+    def _maker(self) -> str:
+        """Name of the innermost module one of whose methods is running."""
+        frame = sys._getframe()
+        while frame is not None:
+            if frame.f_code.co_varnames[:1] == ("self",):
+                there = frame.f_locals
+                name = self.names.get(id(there.get("self")))
+                if isinstance(there, dict):  # before Python 3.13 a copy, which would keep alive what it names
+                    there.clear()
+                if name is not None:
+                    return name
+            frame = frame.f_back
+        return ""
 
     def _forget(self, key: int, nbytes: int) -> None:
         self._held[self._labels.pop(key)] -= nbytes

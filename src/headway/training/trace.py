@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -10,7 +12,7 @@ from headway.data.prepared import PreparedMeta
 from headway.models.standardized import Standardized
 from headway.training.piece import backward_piece
 from headway.training.precision import Precision
-from headway.training.storages import StepMemory, trace_piece
+from headway.training.storages import StepMemory, trace_activations, trace_piece
 from headway.types import Batch
 
 
@@ -23,13 +25,27 @@ def trace_step(
         model: as training has it; it is copied. accumulate: whether a group has more than one piece, so that
             gradients are there already when the next piece begins.
     """
+    return trace_piece(model, *_piece(meta, micro_batch, precision), accumulate=accumulate)
+
+
+def trace_modules(
+    model: Standardized, meta: PreparedMeta, micro_batch: int, precision: Precision, *, accumulate: bool
+) -> dict[str, int]:
+    """Bytes of the activations of the same step by the name of the module that made them, the largest first."""
+    return trace_activations(model, *_piece(meta, micro_batch, precision), accumulate=accumulate)
+
+
+def _piece(
+    meta: PreparedMeta, micro_batch: int, precision: Precision
+) -> tuple[Callable[[Any], Batch], Callable[[Standardized, Batch], None]]:
+    """What makes the windows, and what a step does with them."""
     arithmetic = replace(precision, device_type="cpu")
     scaler = torch.amp.GradScaler("cpu", enabled=False)
 
     def backward(twin: Standardized, batch: Batch) -> None:
         backward_piece(twin, batch, 1, arithmetic, scaler)
 
-    return trace_piece(model, lambda _: windows_of_size(meta, micro_batch), backward, accumulate=accumulate)
+    return lambda _: windows_of_size(meta, micro_batch), backward
 
 
 def windows_of_size(meta: PreparedMeta, windows: int) -> Batch:

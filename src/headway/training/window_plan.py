@@ -10,7 +10,7 @@ from headway.models.standardized import Standardized
 from headway.training.plan import Planner, power_of_two
 from headway.training.precision import Precision
 from headway.training.storages import StepMemory
-from headway.training.trace import trace_step
+from headway.training.trace import trace_modules, trace_step
 
 PROBE_STEPS = 40_000  # sensors x steps from which memory is linear: what goes block by block no longer counts
 
@@ -28,6 +28,19 @@ class WindowPlanner(Planner):
 
     def _trace(self, windows: int, *, accumulate: bool) -> StepMemory:
         return trace_step(self._forecaster, self._meta, windows, self._precision, accumulate=accumulate)
+
+    def activations(self, windows: int, recompute: bool) -> dict[str, int]:
+        """Bytes of activations by the name of the module that made them, the largest first.
+
+        Beyond two probes in the proportions of the larger one.
+        """
+        few = min(windows, 2 * self._probe)
+        with self._recomputing(recompute):
+            by_module = trace_modules(
+                self._forecaster, self._meta, few, self._precision, accumulate=few < self.batch_size
+            )
+        times = self.trace(windows, recompute).activations / max(1, sum(by_module.values()))
+        return {name: round(times * size) for name, size in by_module.items()}
 
 
 def series_bytes(
