@@ -32,8 +32,9 @@ kernel:
 run: env
 	dvc repro
 
+# a file of tests goes to one process, because its tests share what they prepare
 test: env
-	python -m pytest
+	python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 lint: env
 	ruff check .

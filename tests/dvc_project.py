@@ -14,9 +14,8 @@ from typing import Any
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[1]
-LINK_OF_DVC = re.compile(
-    r"\.[\w-]{22}\.tmp"
-)  # what DVC leaves beside an output when it is killed while linking it
+# what DVC leaves beside an output when it is killed while linking it
+LINK_OF_DVC = re.compile(r"\.[\w-]{22}\.tmp")
 LONGEST = 600  # seconds of a command; one that hangs is a failure, and not the end of all other tests
 SMALL: dict[str, dict[str, Any]] = {
     "simulate": {"sensors": 8, "days": 9},

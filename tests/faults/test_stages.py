@@ -93,9 +93,8 @@ def test_fault_32_a_stage_imports_the_src_beside_it_and_no_installed_package(
     copy = tmp_path / "copy"
     shutil.copytree(ROOT / "src", copy / "src", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "stages", copy / "stages", ignore=shutil.ignore_patterns("__pycache__"))
-    (copy / "src/headway/errors.py").write_text(
-        "raise SystemExit('the copy was imported')\n"
-    )  # what all import first
+    # what all import first
+    (copy / "src/headway/errors.py").write_text("raise SystemExit('the copy was imported')\n")
     done = subprocess.run(
         [sys.executable, f"stages/{stage}.py"],
         cwd=copy,

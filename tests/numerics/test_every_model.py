@@ -67,11 +67,12 @@ def graph_in_order(graph: Graph, order: Tensor) -> Graph:
         ("stmgt", {}),
         *(
             ("st_sepnet", {"gate": gate, "hypergraph": {"graph": "static"}})
+            # in the adaptive gate's matrix sensors have places
             for gate in (
                 "attention",
                 "lstm",
                 "spatial_only",
-            )  # in the adaptive gate's matrix sensors have places
+            )
         ),
     ],
 )

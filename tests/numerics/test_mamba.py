@@ -54,9 +54,8 @@ def one_step_after_the_other(m: Mamba2, u: Tensor) -> Tensor:
 def test_values_and_gradients_equal_the_block_run_step_by_step(
     monkeypatch: pytest.MonkeyPatch, conv_width: int, length: int
 ) -> None:
-    monkeypatch.setattr(
-        Tensor, "float", Tensor.double
-    )  # the block computes its scan in float32; here in float64
+    # the block computes its scan in float32; here in float64
+    monkeypatch.setattr(Tensor, "float", Tensor.double)
     m, u = block(conv_width).double(), sequences(length).requires_grad_()
     with torch.no_grad():
         for parameter in m.parameters():

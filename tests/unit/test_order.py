@@ -41,9 +41,8 @@ def test_the_last_group_of_a_pass_is_smaller_and_counts_as_a_step() -> None:
 
 def test_every_seed_and_every_pass_have_their_own_order() -> None:
     orders = {tuple(one_pass(number, seed)) for number in range(4) for seed in range(4)}
-    assert (
-        len(orders) == 16
-    )  # among them (seed 0, pass 1) and (seed 1, pass 0), which seed + pass would merge
+    # among them (seed 0, pass 1) and (seed 1, pass 0), which seed + pass would merge
+    assert len(orders) == 16
 
 
 def test_a_step_is_the_same_whatever_was_asked_before() -> None:

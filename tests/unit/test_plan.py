@@ -59,9 +59,8 @@ def measured(model: Standardized, meta: PreparedMeta, windows: int, there: int) 
         backward_piece(model, batch, 1, FP32, scaler)
 
     step()
-    model.zero_grad(
-        set_to_none=True
-    )  # before the profiler looks: it would count some of these frees, and not others
+    # before the profiler looks: it would count some of these frees, and not others
+    model.zero_grad(set_to_none=True)
     gc.collect()  # what it would free during the step below is not the step's
     gc.disable()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:

@@ -37,9 +37,8 @@ def test_every_window_is_seen_once_in_time_order_with_the_last_small_batch(batch
 
 
 def test_on_a_cpu_no_bit_of_a_forecast_depends_on_the_windows_beside_it() -> None:
-    prepared = tiny_prepared(
-        sensors=5
-    )  # an odd number: the last rows of a matrix product are rounded otherwise
+    # an odd number: the last rows of a matrix product are rounded otherwise
+    prepared = tiny_prepared(sensors=5)
     model = stirred(tiny_model(prepared.meta, tiny_graph(5)))
     gather = Windows(prepared).gather
     found = [

@@ -124,9 +124,8 @@ def test_rows_before_the_series_are_not_observed(prepared: Prepared) -> None:
     everything = replace(prepared, observed=np.ones_like(prepared.observed))
     batch = Windows(everything).gather(np.array([HISTORY, 24, 168]))
     assert batch.past_observed[..., 0].all((1, 2)).tolist() == [False, False, True]
-    assert (
-        batch.past_observed[1, :, 0].tolist() == [[False, False]] * HISTORY
-    )  # 20..23 less a day is negative
+    # 20..23 less a day is negative
+    assert batch.past_observed[1, :, 0].tolist() == [[False, False]] * HISTORY
     assert batch.anchors_observed[..., 1].all((1, 2)).tolist() == [False, True, True]
     assert batch.anchors_observed[..., -1].all((1, 2)).tolist() == [False, True, True]
     assert not batch.past[~batch.past_observed].any() and not batch.anchors[~batch.anchors_observed].any()

@@ -74,9 +74,8 @@ class NeighborTable(nn.Module):
         if graph.paths.shape[1]:
             self.register_buffer("positions", graph.positions)
             self.register_buffer("paths", graph.paths)
-        self.edges = int(
-            graph.valid.sum()
-        )  # a number, so that a planner can write tables out without reading them
+        # a number, so that a planner can write tables out without reading them
+        self.edges = int(graph.valid.sum())
         self._rows: OrderedDict[tuple[int, int, int, torch.device], Rows] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -126,10 +125,8 @@ def _reverse(neighbors: Tensor, valid: Tensor, inner: int, edges: int) -> tuple[
     nodes, degree = neighbors.shape
     wide = max(1, degree)
     read, order = torch.sort(torch.where(valid, neighbors, nodes).flatten(), stable=True)
-    read, slot = (
-        read[:edges],
-        order[:edges],
-    )  # by the sensor read; slot = (reader, column); padding is left out
+    # by the sensor read; slot = (reader, column); padding is left out
+    read, slot = read[:edges], order[:edges]
     first = torch.searchsorted(read, torch.arange(nodes + 1, device=read.device))
     count = first.diff()
     sensor = torch.arange(nodes, device=read.device)

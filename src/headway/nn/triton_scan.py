@@ -33,9 +33,8 @@ NATIVE = "native"
 ROWS, STEPS, HEADS, WIDTH, STATE = 3, CHUNK + 6, 2, 16, 16  # of the try: more than one chunk
 TOLERANCE = 5e-3  # of the largest number; TF32 keeps ten bits of a factor
 
-Scan = Callable[
-    [Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor
-]  # u, dt, A, B, C, D of selective_scan
+# u, dt, A, B, C, D of selective_scan
+Scan = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 log = logging.getLogger(__name__)
 
@@ -63,16 +62,12 @@ def tried_kernel(device_type: str) -> Scan | None:
     try:
         kernel = load_kernel()
         problem = differing(kernel, torch.device(device_type))
-    except (
-        Exception
-    ) as error:  # whatever a compiler, a driver or another version says: there is a way without it
+    except Exception as error:
+        # whatever a compiler, a driver or another version says: there is a way without it
         first_line = str(error).partition("\n")[0]
         problem = f"{type(error).__name__}: {first_line}"
     if problem:
-        log.info(
-            "the selective scan runs on headway's own operators, not on mamba-ssm's: %s",
-            problem,
-        )
+        log.info("the selective scan runs on headway's own operators, not on mamba-ssm's: %s", problem)
         return None
     log.info("the selective scan runs on mamba-ssm's Triton kernel")
     return kernel

@@ -155,9 +155,8 @@ def identity(prepared: Prepared, params: Mapping[str, Any], script: Path) -> dic
     own = params["pretrain"]
     decisive = {"pretrain": replace(own, transfer="none"), own.encoder: params[own.encoder]}
     if own.encoder != "sgmp":
-        decisive["sgmp"] = replace(
-            params["sgmp"], hidden_dim=2
-        )  # of it only the paths that say the scale are read
+        # of it only the paths that say the scale are read
+        decisive["sgmp"] = replace(params["sgmp"], hidden_dim=2)
     return {
         "params": {section: asdict(record) for section, record in decisive.items()},
         "prepared": {"geometry": prepared.meta.files["geometry.safetensors"]["sha256"]},
