@@ -22,26 +22,44 @@ from headway.training.trace import trace_step
 
 STMGT = {"model": {"name": "stmgt", "spatial": "gatv2", "head": "mixture"}}
 WIDE = {"ha_gat": {"hidden_dim": 96}}
-CASES: list[tuple[str, dict[str, dict[str, Any]], int, int, bool]] = [
-    ("defaults", {}, 64, 16, False),
-    ("defaults, recomputed", {}, 64, 16, True),
-    ("METR-LA's sensors", {}, 207, 1, False),
-    ("METR-LA's sensors", {}, 207, 4, False),
-    ("METR-LA's sensors", {}, 207, 16, False),
-    ("METR-LA's sensors, recomputed", {}, 207, 16, True),
-    ("width 96", WIDE, 207, 4, False),
-    ("three blocks", {"st_mamba": {"layers": 3}}, 207, 2, False),
-    ("one hop, five neighbors", {"ha_gat": {"hops": 1}, "preprocess": {"max_neighbors": 5}}, 207, 4, False),
-    ("no graph", {"model": {"spatial": "none"}}, 207, 4, False),
-    ("STMGT with GATv2", STMGT, 100, 2, False),
-    ("STMGT with GATv2, recomputed", STMGT, 100, 2, True),
-    ("GATv2 and a mixture", {"model": {"spatial": "gatv2", "head": "mixture"}}, 207, 2, False),
-    ("no anchors", {"model": {"anchors": False}}, 207, 4, False),
-    ("48 steps at three scales", {"windows": {"history": 48}}, 300, 1, False),
-    ("48 steps, one scale", {"windows": {"history": 48}, "st_mamba": {"multi_scale": False}}, 300, 1, False),
-    ("96 steps in chunks", {"windows": {"history": 96}, "st_mamba": {"multi_scale": False}}, 50, 1, False),
-    ("all of California's sensors", {}, 11160, 1, False),
-    ("all of California's, recomputed", {}, 11160, 1, True),
+Case = tuple[str, dict[str, dict[str, Any]], int, int, bool, int]
+CASES: list[Case] = [
+    ("defaults", {}, 64, 16, False, 1),
+    ("defaults, recomputed", {}, 64, 16, True, 1),
+    ("METR-LA's sensors", {}, 207, 1, False, 1),
+    ("METR-LA's sensors", {}, 207, 4, False, 1),
+    ("METR-LA's sensors", {}, 207, 16, False, 1),
+    ("METR-LA's sensors, recomputed", {}, 207, 16, True, 1),
+    ("width 96", WIDE, 207, 4, False, 1),
+    ("three blocks", {"st_mamba": {"layers": 3}}, 207, 2, False, 1),
+    (
+        "one hop, five neighbors",
+        {"ha_gat": {"hops": 1}, "preprocess": {"max_neighbors": 5}},
+        207,
+        4,
+        False,
+        1,
+    ),
+    ("no graph", {"model": {"spatial": "none"}}, 207, 4, False, 1),
+    ("STMGT with GATv2", STMGT, 100, 2, False, 1),
+    ("STMGT with GATv2, recomputed", STMGT, 100, 2, True, 1),
+    ("GATv2 and a mixture", {"model": {"spatial": "gatv2", "head": "mixture"}}, 207, 2, False, 1),
+    ("no anchors", {"model": {"anchors": False}}, 207, 4, False, 1),
+    ("48 steps at three scales", {"windows": {"history": 48}}, 300, 1, False, 1),
+    (
+        "48 steps, one scale",
+        {"windows": {"history": 48}, "st_mamba": {"multi_scale": False}},
+        300,
+        1,
+        False,
+        1,
+    ),
+    ("96 steps in chunks", {"windows": {"history": 96}, "st_mamba": {"multi_scale": False}}, 50, 1, False, 1),
+    ("all of California's sensors", {}, 11160, 1, False, 1),
+    ("all of California's, recomputed", {}, 11160, 1, True, 1),
+    ("all of California's, recomputed, 2 slices", {}, 11160, 1, True, 2),
+    ("all of California's, recomputed, 4 slices", {}, 11160, 1, True, 4),
+    ("all of California's, recomputed, 8 slices", {}, 11160, 1, True, 8),
 ]
 
 
@@ -67,11 +85,12 @@ def main() -> None:
 
 
 def compare(
-    name: str, changes: dict[str, dict[str, Any]], sensors: int, windows: int, recompute: bool
+    name: str, changes: dict[str, dict[str, Any]], sensors: int, windows: int, recompute: bool, slices: int
 ) -> dict[str, Any]:
     """Traced and measured bytes of one case."""
     made = training(sections_of(**changes), sensors, windows)
     made.model.set_recompute(recompute)
+    made.model.set_slices(slices)
     traced = trace_step(made.model, made.meta, windows, FP32, accumulate=False)
     made.step()
     made.step()

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from headway.data.prepared import Prepared
+from headway.errors import Stopped
 from headway.models.st_mamba import Block
 from headway.training import experiment, piece
 from headway.training.run import RuntimeParams
@@ -87,6 +88,43 @@ def test_one_window_that_does_not_fit_is_computed_again_instead_of_kept(
     monkeypatch.setattr("headway.training.loop.backward_piece", limited)
     train_tiny(project, prepared, micro_batch=1)
     assert whole and [row["out_of_memory"] for row in rows(project)] == ["activations computed again"]
+
+
+def test_fault_08_one_window_computed_again_that_does_not_fit_goes_in_slices_to_the_same_weights(
+    prepared: Prepared, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_tiny(project, prepared, sections=WITHOUT_DROPOUT, micro_batch=1)
+    roomy, original = weights(project), piece.backward_piece
+    (tmp_path / "tight").mkdir()
+    monkeypatch.chdir(tmp_path / "tight")
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "tight"))
+
+    def limited(model: Any, *others: Any) -> Tensor:
+        if model.slices() < 4:
+            raise MemoryError
+        return original(model, *others)
+
+    monkeypatch.setattr("headway.training.loop.backward_piece", limited)
+    train_tiny(tmp_path / "tight", prepared, sections=WITHOUT_DROPOUT, micro_batch=1)
+    assert [row["out_of_memory"] for row in rows(tmp_path / "tight")] == [
+        "activations computed again",
+        "sensors read in 2 slices of the history",
+        "sensors read in 4 slices of the history",
+    ]
+    for name, tensor in weights(tmp_path / "tight").items():
+        torch.testing.assert_close(tensor, roomy[name], rtol=1e-3, atol=1e-4)
+
+
+def test_where_no_slice_fits_training_stops_and_says_what_helps(
+    prepared: Prepared, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def limited(*_: Any) -> Tensor:
+        raise MemoryError
+
+    monkeypatch.setattr("headway.training.loop.backward_piece", limited)
+    with pytest.raises(Stopped, match=r"out of memory: .* docs/training\.md lists what else helps"):
+        train_tiny(project, prepared, micro_batch=1)
+    assert [row["out_of_memory"] for row in rows(project)][-1] == "sensors read in 8 slices of the history"
 
 
 def test_recomputing_changes_no_bit_and_draws_the_same_dropout(

@@ -228,3 +228,18 @@ def test_a_block_computed_again_has_the_same_gradients_to_the_bit(name: str, own
         absolute_error(model.forecast_standard(model.standardize(batch)), batch).backward()
         found.append([parameter.grad for parameter in model.parameters() if parameter.grad is not None])
     assert all(torch.equal(kept, again) for kept, again in zip(*found, strict=True))
+
+
+@every_model
+@pytest.mark.parametrize("spatial", ["ha_gat", "gatv2", "hypergraph", "none"])
+def test_a_history_read_in_slices_gives_the_same_forecast_and_gradients(name: str, spatial: str) -> None:
+    batch, points, gradients = windows(name), [], []
+    for slices in (1, 2, 4, 8):  # of 6 steps: also more slices than steps
+        model = stirred_model(name, choice={"spatial": spatial}).train()
+        model.set_slices(slices)
+        points.append(model(batch).point)
+        points[-1].square().sum().backward()
+        gradients.append({held: parameter.grad for held, parameter in model.named_parameters()})
+    for point, gradient in zip(points[1:], gradients[1:], strict=True):
+        torch.testing.assert_close(point, points[0], rtol=1e-5, atol=1e-3)
+        torch.testing.assert_close(gradient, gradients[0], rtol=1e-3, atol=1e-2)

@@ -30,6 +30,7 @@ from headway.nn.dropout import StepDropout
 from headway.nn.embedding import WindowEmbedding
 from headway.nn.mamba import Mamba2
 from headway.nn.neighbor_table import NeighborTable
+from headway.nn.slices import SpatialBlock
 from headway.types import Batch, Forecast
 
 SCALE_STEPS = 12
@@ -151,12 +152,11 @@ def assemble(params: STMambaParams, parts: Parts) -> STMamba:
     )
 
 
-class Block(nn.Module):
+class Block(SpatialBlock):
     """Sensors read each other at each time; then each sensor reads its own past."""
 
     def __init__(self, params: STMambaParams, d: int, spatial: nn.Module) -> None:
-        super().__init__()
-        self.spatial = spatial
+        super().__init__(spatial)
         self.temporal = Mamba2(
             d,
             expand=params.expand,
@@ -176,6 +176,6 @@ class Block(nn.Module):
         self, h: Float[Tensor, "batch node time d"], table: NeighborTable, wanted: int
     ) -> Float[Tensor, "batch node {wanted} d"]:
         """The newest `wanted` steps: of the last block only one is ever read."""
-        h = self.spatial(h, table)
+        h = self.over_sensors(h, table)
         past = self.temporal.newest(h.flatten(0, 1), wanted).unflatten(0, h.shape[:2]).float()
         return self.norm(self.dropout(past).add_(h[:, :, -wanted:]))

@@ -39,6 +39,7 @@ from headway.nn.inception import KERNELS, GatedInception
 from headway.nn.neighbor_table import NeighborTable
 from headway.nn.prompt import Prompt
 from headway.nn.reprogramming import PATCH, LanguageBranch, patches_of
+from headway.nn.slices import SpatialBlock
 from headway.nn.trend import LinearBranch, MambaBranch, TransformerBranch, Trend
 from headway.types import Batch, Forecast, PointForecast
 
@@ -207,22 +208,21 @@ class Space(nn.Module):
         return self.head(self.state(torch.relu(skipped)).float(), batch)
 
 
-class Layer(nn.Module):
+class Layer(SpatialBlock):
     """Each sensor reads its own past, then its neighbours at each time."""
 
     def __init__(
         self, params: STSepNetParams, d: int, dilation: int, spatial: nn.Module, history: int
     ) -> None:
-        super().__init__()
+        super().__init__(spatial)
         self.temporal = GatedInception(d, dilation)
         self.dropout = StepDropout(params.dropout)
-        self.spatial = spatial
         self.skip = nn.Linear(history * d, params.skip_dim)
 
     def forward(
         self, h: Float[Tensor, "batch node time d"], table: NeighborTable
     ) -> tuple[Float[Tensor, "batch node time d"], Float[Tensor, "batch node skip"]]:
-        h = self.spatial(h + self.dropout(self.temporal(h)), table)
+        h = self.over_sensors(h + self.dropout(self.temporal(h)), table)
         return h, self.skip(h.flatten(2)).float()
 
 

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from headway.nn.anchors import AnchorMix
+from headway.nn.slices import MOST_SLICES, SpatialBlock
 from headway.nn.stepwise import Stepwise
 from headway.objectives.forecast_loss import absolute_error
 from headway.types import Batch, Forecast
@@ -98,6 +99,31 @@ class Standardized(nn.Module):
     def recomputes(self) -> bool:
         """Whether it does."""
         return self.model.recompute
+
+    def set_slices(self, slices: int) -> None:
+        """Pieces along time that spatial operators are given one by one, each computed again."""
+        for module in self.modules():
+            if isinstance(module, SpatialBlock):
+                module.slices = slices
+
+    def slices(self) -> int:
+        """How many there are; 1: the operators are given all steps at once."""
+        return max(
+            (module.slices for module in self.modules() if isinstance(module, SpatialBlock)), default=1
+        )
+
+    def save_memory(self) -> str:
+        """Give up time for memory: first by computing blocks again, then by ever smaller slices.
+
+        Returns: what was given up; empty where nothing is left.
+        """
+        if not self.recomputes():
+            self.set_recompute(True)
+            return "activations computed again"
+        if self.slices() < MOST_SLICES:
+            self.set_slices(2 * self.slices())
+            return f"sensors read in {self.slices()} slices of the history"
+        return ""
 
     def begin_step(self, step: int) -> None:
         """Training goes on to this step: what changes outside the optimizer does so now."""

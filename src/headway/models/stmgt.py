@@ -40,6 +40,7 @@ from headway.models.parts import Parts, check_divides
 from headway.nn.dropout import StepDropout
 from headway.nn.embedding import DAYS, WindowEmbedding
 from headway.nn.neighbor_table import NeighborTable
+from headway.nn.slices import SpatialBlock
 from headway.types import Batch, Forecast
 
 SATURDAY = 5
@@ -172,12 +173,11 @@ class TimeEncoding(nn.Module):
         return vectors if self.steps is None else vectors + self.steps
 
 
-class Block(nn.Module):
+class Block(SpatialBlock):
     """Sensors at each time and times of each sensor, read side by side and mixed."""
 
     def __init__(self, params: STMGTParams, d: int, spatial: nn.Module) -> None:
-        super().__init__()
-        self.spatial = spatial
+        super().__init__(spatial)
         self.temporal = Temporal(params, d)
         self.gate = nn.Linear(2 * d, d) if params.gate == "gated" else None
         self.norm = nn.LayerNorm(d)
@@ -185,7 +185,7 @@ class Block(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch node time d"], table: NeighborTable
     ) -> Float[Tensor, "batch node time d"]:
-        space, time = self.spatial(x, table), self.temporal(x)
+        space, time = self.over_sensors(x, table), self.temporal(x)
         if self.gate is None:
             return self.norm(space + time + x)
         share = torch.sigmoid(self.gate(torch.cat([space, time], -1)).float())

@@ -106,6 +106,16 @@ class TreeEncoder(nn.Module):
         """Whether they do; HA-GAT has nothing worth computing twice."""
         return all(layer.recompute for layer in self.layers if isinstance(layer, Interaction))
 
+    def save_memory(self) -> str:
+        """Compute messages again from here on.
+
+        Returns: what was given up; empty where nothing is left.
+        """
+        if self.recomputes():
+            return ""
+        self.set_recompute(True)
+        return "activations computed again"
+
 
 def _layer(params: EncoderParams, angles: int) -> nn.Module:
     match params:

@@ -1,4 +1,4 @@
-"""When memory runs out in mid-run: smaller pieces of the same group, then recomputation, then a report.
+"""When memory runs out in mid-run: smaller pieces of the same group, then recomputation, slices, then a report.
 
 The group is begun again, so the update is that of the same windows; only dropout masks, which are drawn piece by
 piece, are others. What was changed is in the log, in the run's record and in the notes of the model card.
@@ -60,10 +60,9 @@ def step_down(state: TrainingState[Any], run: Run) -> bool:
     if windows > 1:
         run.runtime = replace(run.runtime, micro_batch=windows // 2)
         change = f"runtime.micro_batch: {windows} -> {windows // 2}"
-    elif not state.model.recomputes():
-        state.model.set_recompute(True)
-        change = "activations computed again"
     else:
+        change = state.model.save_memory()
+    if not change:
         return False
     log.warning("out of memory in step %d; going on with %s", progress.step, change)
     run.record({"step": progress.step, "out_of_memory": change})
