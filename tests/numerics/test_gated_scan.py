@@ -9,6 +9,7 @@ from torch import Tensor
 from headway.nn import gated_scan as module
 from headway.nn.gated_scan import gated_scan
 from headway.nn.mamba import _in_chunks
+from headway.nn.selective_scan import selective_scan
 
 ROWS, HEADS, WIDTH, STATE = 5, 2, 3, 4
 CHANNELS = HEADS * WIDTH + 2 * STATE
@@ -46,7 +47,7 @@ def arguments(steps: int, wanted: int, taps: int, rows: int = ROWS) -> tuple[Ten
 )
 def test_values_and_gradients_equal_the_plain_operations(steps: int, wanted: int, taps: int) -> None:
     given = arguments(steps, wanted, taps)
-    found, expected = gated_scan(*given), _in_chunks(*given)
+    found, expected = gated_scan(*given), _in_chunks(*given, scan=selective_scan)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
     weights = torch.randn(found.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     gradients = torch.autograd.grad((found * weights).sum(), given)
