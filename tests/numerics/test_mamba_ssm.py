@@ -8,6 +8,7 @@ imported there and never run; where it is not installed, something with its name
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
@@ -73,8 +74,9 @@ def theirs() -> Iterator[Any]:
         if find_spec("triton") is None:
             for name, module in names_of_triton().items():
                 patch.setitem(sys.modules, name, module)
-        module = import_part("modules.mamba2")
-        listing = import_part("modules.ssd_minimal").ssd_minimal_discrete
+        with warnings.catch_warnings(action="ignore"):  # where its deterministic mode is on, it advises
+            module = import_part("modules.mamba2")
+            listing = import_part("modules.ssd_minimal").ssd_minimal_discrete
         patch.setattr(module, "mamba_chunk_scan_combined", chunk_scan_by(listing))
         patch.setattr(module, "RMSNormGated", GatedNorm)
         patch.setattr(module, "causal_conv1d_fn", None)

@@ -38,7 +38,8 @@ def open_client(runtime: RuntimeParams) -> Iterator[Any]:
         raise InputError(
             f"runtime.cluster is {runtime.cluster} and needs Dask: pip install distributed"
         ) from error
-    logging.getLogger("distributed").setLevel(logging.WARNING)
+    # of a connection that is lost it logs a traceback; what it raises is told below in a sentence
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
     cloudpickle.register_pickle_by_value(keeper)  # Dask's own way to send a task; the workers need no headway
     if choice.kind == "local":
         with (
