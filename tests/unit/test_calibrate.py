@@ -135,8 +135,10 @@ def test_the_updates_that_are_measured_leave_the_model_as_it_was() -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
-def test_without_a_gpu_the_command_says_so(capsys: pytest.CaptureFixture[str], place: Path) -> None:
+def test_without_a_gpu_the_command_says_so(
+    capsys: pytest.CaptureFixture[str], place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match="measures steps on a CUDA GPU, and torch finds none here"):
         calibrate(Path(), None, None)
     assert main(["plan", "--calibrate", "--sensors", "6"]) == 1
