@@ -27,10 +27,18 @@ MEAN, STD = 50.0, 8.0  # km/h
 
 MODEL = ModelParams(name="st_mamba", spatial="ha_gat", head="point", anchors=True)
 HA_GAT = HAGATParams(hidden_dim=8, heads=2, regimes=3, hops=2, attention_dropout=0.0)
-POINT = PointParams(hidden_dim=7)
+POINT = PointParams(hidden_dim=7, layers=1, dropout=0.0)
 GATV2 = GATv2Params(hidden_dim=8, heads=2, attention_dropout=0.0, edge_dropout=0.0)
 MIXTURE = MixtureParams(
-    hidden_dim=7, components=2, smallest=0.05, largest=10.0, mean_square=0.4, spread=0.0, entropy=0.0
+    hidden_dim=7,
+    layers=1,
+    dropout=0.0,
+    components=2,
+    smallest=0.05,
+    largest=10.0,
+    mean_square=0.4,
+    spread=0.0,
+    entropy=0.0,
 )
 HYPERGRAPH = HypergraphParams(
     hidden_dim=8,

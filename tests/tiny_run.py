@@ -74,13 +74,21 @@ SECTIONS: dict[str, Any] = {
         multi_scale=False,
     ),
     "ha_gat": HAGATParams(hidden_dim=8, heads=2, regimes=2, hops=2, attention_dropout=0.2),
-    "point": PointParams(hidden_dim=8),
+    "point": PointParams(hidden_dim=8, layers=1, dropout=0.0),
 }
 MIXTURE: dict[str, Any] = {
     **SECTIONS,
     "model": replace(SECTIONS["model"], head="mixture"),
     "mixture": MixtureParams(
-        hidden_dim=8, components=3, smallest=0.05, largest=10.0, mean_square=0.4, spread=0.01, entropy=0.001
+        hidden_dim=8,
+        layers=1,
+        dropout=0.0,
+        components=3,
+        smallest=0.05,
+        largest=10.0,
+        mean_square=0.4,
+        spread=0.01,
+        entropy=0.001,
     ),
 }
 

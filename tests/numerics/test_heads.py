@@ -13,18 +13,27 @@ from headway.mixture import Mixture
 from headway.nn.heads import MixtureHead, MixtureParams
 from headway.objectives.forecast_loss import mixture_loss
 from headway.types import Batch
-from tiny_model import HORIZON, tiny_batch
+from tiny_model import HISTORY, HORIZON, tiny_batch
 
 PARAMS = MixtureParams(
-    hidden_dim=16, components=3, smallest=0.05, largest=10.0, mean_square=0.4, spread=0.0, entropy=0.0
+    hidden_dim=16,
+    layers=2,
+    dropout=0.0,
+    components=3,
+    smallest=0.05,
+    largest=10.0,
+    mean_square=0.4,
+    spread=0.0,
+    entropy=0.0,
 )
 PLAIN = partial(mixture_loss, mean_square=0.0, spread=0.0, entropy=0.0)
-WIDTH, ANCHORS = 8, 4
+WIDTH = 8
+READINGS = HISTORY * (1 + 2) + HORIZON * 4  # of a sensor's window: channel and lags, anchors
 
 
 def head(params: MixtureParams = PARAMS) -> MixtureHead:
     torch.manual_seed(0)
-    return MixtureHead(params, WIDTH, HORIZON, ANCHORS)
+    return MixtureHead(params, WIDTH, HORIZON, READINGS)
 
 
 def said(batch: Batch, module: MixtureHead | None = None) -> Mixture:
@@ -79,7 +88,7 @@ def test_a_mixture_fitted_to_a_law_of_two_humps_recovers_it() -> None:
     high = torch.rand(shape, generator=random) < 0.25
     y = torch.where(high, 2.0, -1.0) + torch.where(high, 0.2, 0.5) * torch.randn(shape, generator=random)
     batch = replace(batch, target=y)
-    module = MixtureHead(replace(PARAMS, components=2), WIDTH, HORIZON, ANCHORS)
+    module = MixtureHead(replace(PARAMS, components=2), WIDTH, HORIZON, READINGS)
     optimizer = torch.optim.Adam([module.out.bias], lr=0.05)
     state = torch.zeros(windows, shape[2], WIDTH)
     for _ in range(200):

@@ -173,7 +173,6 @@ def test_a_block_adds_the_past_to_the_state_once() -> None:
         NeighborTable(tiny_graph()),
     )
     h = torch.randn(2, NODES, LENGTH, HA_GAT.hidden_dim)
-    read = layer.spatial(h, table)
-    past = torch.stack([layer.temporal(read[:, node]) for node in range(NODES)], 1)
-    expected = torch.nn.functional.layer_norm(read + past, (HA_GAT.hidden_dim,))
+    past = torch.stack([layer.temporal(h[:, node]) for node in range(NODES)], 1)
+    expected = layer.spatial(torch.nn.functional.layer_norm(h + past, (HA_GAT.hidden_dim,)), table)
     torch.testing.assert_close(layer(h, table), expected, rtol=1e-4, atol=1e-5)

@@ -39,9 +39,11 @@ OTHER: Changes = {
         "multi_scale": True,
     },
     "ha_gat": {"hidden_dim": 16, "heads": 1, "regimes": 3, "hops": 1, "attention_dropout": 0.6},
-    "point": {"hidden_dim": 16},
+    "point": {"hidden_dim": 16, "layers": 2, "dropout": 0.6},
     "mixture": {
         "hidden_dim": 16,
+        "layers": 2,
+        "dropout": 0.6,
         "components": 2,
         "smallest": 0.5,
         "largest": 2.0,

@@ -142,7 +142,9 @@ def build(
     assert len(graph.neighbors) == meta.sensors, (len(graph.neighbors), meta.sensors)
     width = sections[choice.spatial].hidden_dim
     anchors = 1 + len(meta.context) + bool(meta.trailing)
-    head, loss = _head(sections[choice.head], width, meta.horizon, anchors)
+    lags = len(meta.context)
+    readings = meta.history * (len(meta.channels) + lags) + meta.horizon * anchors
+    head, loss = _head(sections[choice.head], width, meta.horizon, readings)
     parts = Parts(
         width=width,
         width_key=f"{choice.spatial}.hidden_dim",
@@ -176,12 +178,12 @@ def _network(choice: ModelParams, own: Any, parts: Parts) -> nn.Module:
 
 
 def _head(
-    params: PointParams | MixtureParams, width: int, horizon: int, anchors: int
+    params: PointParams | MixtureParams, width: int, horizon: int, readings: int
 ) -> tuple[nn.Module, Callable[[Forecast, Batch], Tensor]]:
     """The head, and the loss that its forecasts are trained by."""
     match params:
         case PointParams():
-            return PointHead(params, width, horizon, anchors), absolute_error
+            return PointHead(params, width, horizon, readings), absolute_error
         case MixtureParams():
             loss = partial(
                 mixture_loss,
@@ -189,7 +191,7 @@ def _head(
                 spread=params.spread,
                 entropy=params.entropy,
             )
-            return MixtureHead(params, width, horizon, anchors), loss
+            return MixtureHead(params, width, horizon, readings), loss
         case unknown:
             assert_never(unknown)
 

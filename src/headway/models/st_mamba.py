@@ -1,16 +1,18 @@
-"""ST-Mamba with HA-GAT: interleaved blocks of reading the neighbours and reading the past.
+"""ST-Mamba with HA-GAT: interleaved blocks of reading the past and reading the neighbors.
 
     h = embedding(readings, masks, clock, sensor)                          [B, N, L, d]
-    for each block:  h = spatial(h)                                        sensors at one time (its own norm)
-                     h = LayerNorm(h + Dropout(Mamba2(h)))                 times of one sensor, causal
+    for each block:  h = LayerNorm(h + Dropout(Mamba2(h)))                 times of one sensor, causal
+                     h = spatial(h)                                        sensors at one time (its own norm)
     state = last step of h                                                 [B, N, d]
-    forecast = head(state, anchors)                                        a correction, in z-units
+    forecast = head(state, window)                                         a correction, in z-units
 
 With a history of 48 or more the embedded steps are read at three scales of twelve steps each - the last 12,
 24 by twos, 48 by fours - through the same blocks, and their states are mixed by softmax(w . state_scale).
 
-Source: brief A's interleaved block (spatial attention at each time, then Mamba along time), with its dense
-attention replaced by HA-GAT on a neighbour table; models.md 2 and 3.
+Source: brief A's interleaved block, with its dense attention replaced by HA-GAT on a neighbor table, and in the
+other order (theirs: spatial attention at each time, then Mamba along time): a sensor reads what its neighbors have
+made of their whole past, and of the last block only the newest step is needed. That costs a twelfth in space and
+forecasts better (docs/benchmarks.md); models.md 2 and 3.
 """
 
 from __future__ import annotations
@@ -153,7 +155,7 @@ def assemble(params: STMambaParams, parts: Parts) -> STMamba:
 
 
 class Block(SpatialBlock):
-    """Sensors read each other at each time; then each sensor reads its own past."""
+    """Each sensor reads its own past; then sensors read each other at each time."""
 
     def __init__(self, params: STMambaParams, d: int, spatial: nn.Module) -> None:
         super().__init__(spatial)
@@ -176,6 +178,6 @@ class Block(SpatialBlock):
         self, h: Float[Tensor, "batch node time d"], table: NeighborTable, wanted: int
     ) -> Float[Tensor, "batch node {wanted} d"]:
         """The newest `wanted` steps: of the last block only one is ever read."""
-        h = self.over_sensors(h, table)
         past = self.temporal.newest(h.flatten(0, 1), wanted).unflatten(0, h.shape[:2]).float()
-        return self.norm(self.dropout(past).add_(h[:, :, -wanted:]))
+        h = self.norm(self.dropout(past).add_(h[:, :, -wanted:]))
+        return self.over_sensors(h, table)

@@ -1,6 +1,6 @@
-"""Heads: from the state of each sensor to what is said about its next steps.
+"""Heads: from the state of each sensor, and all that its window says, to what is said about its next steps.
 
-    hidden = relu(W state + V [anchors ; their masks at every target step])
+    hidden = decoder(state, window)              the window: readings, lagged readings and anchors, as they are
     point:    one number a step                  mixture:  weights, means and deviations of K Gaussians a step
 
 A head gives a *correction* in z-units; `Standardized` adds it to the anchor mix. The last layer starts at
@@ -19,26 +19,20 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from headway.mixture import Mixture
+from headway.nn.decoder import Decoder, DecoderParams
 from headway.types import Batch, PointForecast
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PointParams:
-    """Section `point` of params.yaml.
-
-    Attributes:
-        hidden_dim: width of the layer between state and forecast.
-    """
-
-    hidden_dim: Annotated[int, Ge(1)]
+class PointParams(DecoderParams):
+    """Section `point` of params.yaml: the decoder alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MixtureParams:
-    """Section `mixture` of params.yaml.
+class MixtureParams(DecoderParams):
+    """Section `mixture` of params.yaml: the decoder's keys, and these.
 
     Attributes:
-        hidden_dim: width of the layer between state and forecast.
         components: Gaussians a step; 1 is a Gaussian.
         smallest, largest: bounds of a deviation in z-units, both approached smoothly: a component that collapses
             onto one reading has an infinite likelihood, and a clamp would stop its gradient.
@@ -47,7 +41,6 @@ class MixtureParams:
         entropy: reward of weights that are even.
     """
 
-    hidden_dim: Annotated[int, Ge(1)]
     components: Annotated[int, Interval(ge=1, le=16)]
     smallest: Annotated[float, Interval(gt=0, le=1)]
     largest: Annotated[float, Gt(1)]
@@ -59,15 +52,15 @@ class MixtureParams:
 class PointHead(nn.Module):
     """One number per step."""
 
-    def __init__(self, params: PointParams, d: int, horizon: int, anchors: int) -> None:
+    def __init__(self, params: PointParams, d: int, horizon: int, readings: int) -> None:
         super().__init__()
-        self.hidden = _Hidden(params.hidden_dim, d, horizon, anchors)
+        self.decoder = Decoder(params, d, readings)
         self.out = nn.Linear(params.hidden_dim, horizon)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
     def forward(self, state: Float[Tensor, "batch node d"], batch: Batch) -> PointForecast:
-        return PointForecast(point=self.out(self.hidden(state, batch)).float().transpose(1, 2))
+        return PointForecast(point=self.out(self.decoder(state, batch)).float().transpose(1, 2))
 
 
 class MixtureHead(nn.Module):
@@ -76,10 +69,10 @@ class MixtureHead(nn.Module):
     deviation = smallest + r / (1 + r / largest),  r = softplus(raw)
     """
 
-    def __init__(self, params: MixtureParams, d: int, horizon: int, anchors: int) -> None:
+    def __init__(self, params: MixtureParams, d: int, horizon: int, readings: int) -> None:
         super().__init__()
         self.smallest, self.largest = params.smallest, params.largest
-        self.hidden = _Hidden(params.hidden_dim, d, horizon, anchors)
+        self.decoder = Decoder(params, d, readings)
         self.out = nn.Linear(params.hidden_dim, 3 * horizon * params.components)
         self.shape = (3, horizon, params.components)
         nn.init.zeros_(self.out.weight)
@@ -89,24 +82,9 @@ class MixtureHead(nn.Module):
             self.out.bias.copy_(start.unsqueeze(1).expand(self.shape).flatten())
 
     def forward(self, state: Float[Tensor, "batch node d"], batch: Batch) -> Mixture:
-        out = self.out(self.hidden(state, batch)).float().unflatten(-1, self.shape)
+        out = self.out(self.decoder(state, batch)).float().unflatten(-1, self.shape)
         logits, means, raw = out.permute(2, 0, 3, 1, 4)  # batch horizon node component
         rising = F.softplus(raw)
         deviations = self.smallest + rising / (1 + rising / self.largest)
         return Mixture(log_weights=logits.log_softmax(-1), means=means, deviations=deviations)
 
-
-class _Hidden(nn.Module):
-    """What both heads read: the state and the anchors, which the correction corrects."""
-
-    def __init__(self, hidden_dim: int, d: int, horizon: int, anchors: int) -> None:
-        super().__init__()
-        self.state = nn.Linear(d, hidden_dim)
-        self.context = nn.Linear(2 * horizon * anchors, hidden_dim, bias=False)
-
-    def forward(
-        self, state: Float[Tensor, "batch node d"], batch: Batch
-    ) -> Float[Tensor, "batch node hidden"]:
-        context = torch.cat([batch.anchors, batch.anchors_observed.to(batch.anchors.dtype)], -1)
-        context = context.permute(0, 2, 1, 3).flatten(2)  # batch node (horizon 2 anchor)
-        return torch.relu(self.state(state) + self.context(context))
