@@ -163,7 +163,7 @@ def read_own(project: Path) -> dict[str, Any]:
     batch = YAML(typ="safe").load((project / "params.yaml").read_text())["train"]["batch_size"]
     seconds = [round(value, 1) for value in accumulate(_epoch_seconds(rows, batch))]
     with (trained / "plots/metrics/val/mae.tsv").open() as file:
-        looks = [float(row["val/mae"]) for row in csv.DictReader(file, delimiter="\t")]
+        looks = [float(row["mae"]) for row in csv.DictReader(file, delimiter="\t")]
     costs = [json.loads(line) for line in (project / COST).read_text().splitlines()]
     own = [row["cpu_seconds"] for row in costs if row["log"] == LOG.format(stage="train")]
     return {

@@ -20,7 +20,7 @@ from headway.data.windows import Windows
 from headway.evaluation.report import EvaluateParams, evaluate
 from headway.models.baselines import historical_average
 from project_params import ROOT
-from tiny_run import tiny_data
+from tiny_run import TRAIN, tiny_data, train_tiny
 from worlds import write_raw_world
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -28,10 +28,12 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import accuracy
 import accuracy_tables
 import child
+import own_run
 import peer
 import peer_linear
 import peer_stid
 import peer_trees
+import project_copy
 import results_log
 
 HERE = torch.device("cpu")
@@ -197,6 +199,39 @@ def test_a_second_call_does_nothing_again(
     monkeypatch.setattr(sys, "argv", [*command, "--set", "evaluate.mape_floor=0.5"])
     with pytest.raises(pytest.fail.Exception, match="done twice"):
         accuracy.main()
+
+
+def test_what_our_run_cost_is_read_from_its_own_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    prepared = tiny_data(tmp_path)
+    trained = train_tiny(tmp_path, prepared)
+    params = EvaluateParams(minutes=(), mape_floor=FLOOR, prediction_stride=0)
+    places = {"metrics": tmp_path / "metrics/evaluate", "predictions": tmp_path / "test.parquet"}
+    evaluate(prepared, Windows(prepared).gather, trained.model.eval(), params, 5, **places)
+    project_copy.write_params(tmp_path, {"train.batch_size": TRAIN.batch_size})
+    rows = [{"log": "train.log", "cpu_seconds": 1.5}, {"log": "evaluate.log", "cpu_seconds": 9.0}]
+    (tmp_path / "cost.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]))
+    found = own_run.read_own(tmp_path)
+    assert found["parameters"] == trained.model.parameter_count()
+    assert (found["steps"], found["cpu_seconds"], found["sittings"]) == (12, 3.0, 2)
+    assert [mae for _, mae in found["curve"]] == pytest.approx(
+        [row["val/mae"] for row in trained.progress.curve]
+    )
+    assert found["seconds"] == found["curve"][-1][0]
+    assert found["scores"]["all"]["mae"] > 0
+    assert found["naive"]["persistence"] == peer.judge(
+        peer.fit("persistence", prepared, HERE, 0, 0), prepared, FLOOR
+    )
+
+
+def test_an_epoch_that_was_interrupted_counts_for_all_of_it() -> None:
+    rows = [
+        {"step": 10, "seconds": 5.0, "samples_per_second": 32.0},
+        {"step": 20, "seconds": 1.0, "samples_per_second": 32.0},  # 2 of its 10 steps of 16 windows
+    ]
+    assert list(own_run._epoch_seconds(rows, 16)) == pytest.approx([5.0, 5.0])
 
 
 def test_results_of_two_writers_and_a_torn_line_are_read(tmp_path: Path) -> None:
