@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def test_naive_forecasts_have_the_errors_that_the_evaluate_stage_finds(tmp_path:
     readings[np.random.default_rng(1).random(readings.shape) < 0.1] = np.nan
     prepared = tiny_data(tmp_path, readings=readings, ids=("a", "b", "c"))
     params = EvaluateParams(minutes=(), mape_floor=FLOOR, prediction_stride=0)
-    places = {"metrics": tmp_path / "metrics", "predictions": tmp_path / "test.parquet"}
+    places: Any = {"metrics": tmp_path / "metrics", "predictions": tmp_path / "test.parquet"}
     evaluate(prepared, Windows(prepared).gather, historical_average, params, 5, **places)
     written = json.loads((tmp_path / "metrics/forecasts.json").read_text())
     for model in ("persistence", "historical_average", "same_time_last_week"):
@@ -151,6 +152,9 @@ def test_trees_learn_what_only_the_day_before_tells(tmp_path: Path, monkeypatch:
 
 def test_no_feature_of_the_trees_lies_at_or_after_the_origin(tmp_path: Path) -> None:
     prepared, origin = tiny_data(tmp_path), 150  # after training, whose readings set the scale
+    prepared = replace(
+        prepared, meta=replace(prepared.meta, context=(3,))
+    )  # around a step 3 ago lie later ones
     before = peer_trees._Table(prepared).grid(np.array([origin]))
     prepared.values[origin:] = -999
     assert np.array_equal(before, peer_trees._Table(prepared).grid(np.array([origin])), equal_nan=True)
@@ -208,7 +212,7 @@ def test_what_our_run_cost_is_read_from_its_own_record(
     prepared = tiny_data(tmp_path)
     trained = train_tiny(tmp_path, prepared)
     params = EvaluateParams(minutes=(), mape_floor=FLOOR, prediction_stride=0)
-    places = {"metrics": tmp_path / "metrics/evaluate", "predictions": tmp_path / "test.parquet"}
+    places: Any = {"metrics": tmp_path / "metrics/evaluate", "predictions": tmp_path / "test.parquet"}
     evaluate(prepared, Windows(prepared).gather, trained.model.eval(), params, 5, **places)
     project_copy.write_params(tmp_path, {"train.batch_size": TRAIN.batch_size})
     rows = [{"log": "train.log", "cpu_seconds": 1.5}, {"log": "evaluate.log", "cpu_seconds": 9.0}]
