@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import peer_naive
+import peer_stid
 from accuracy_tables import tables
 from child import ChildFailed, run_child
 from own_run import COST, Setting, make_setting, prepare, run_own
@@ -147,7 +148,7 @@ def settings_hash(setting: Setting, model: str, steps: int) -> str:
     arrays = [meta.files[f"{name}.npy"]["sha256"] for name in ("values", "observed", "calendar")]
     windows = [meta.history, meta.horizon, meta.context, meta.splits, meta.training_rows]
     own = setting.own_hash if model in peer_naive.MODELS else ""  # our anchors; quickly done
-    looks = [steps, LOOKS, VALIDATION_WINDOWS] if model in SEEDED else []
+    looks = [steps, LOOKS, VALIDATION_WINDOWS] if model in peer_stid.MODELS else []
     floor = setting.params["evaluate"]["mape_floor"]
     return digest([code_digest(sources), arrays, windows, own, looks, floor])[:16]
 
