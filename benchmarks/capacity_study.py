@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from real_data import ROOT, copy_code, copy_raw, count_steps, log, write_params
+from project_copy import ROOT, copy_code, copy_raw, count_steps, log, write_params
 from uncertainty import keep_days, spread
 
 BATCH = 16

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from real_data import copy_code, count_steps, log, run_stage, write_params
+from project_copy import copy_code, count_steps, log, run_stage, write_params
 from uncertainty import spread
 
 ONE = [1.0]

@@ -20,7 +20,7 @@ from typing import Any
 
 import pandas as pd
 from neurons import TARGETS, print_pretraining
-from real_data import choose_params, copy_code, copy_raw, log, run_stage, write_params
+from project_copy import choose_params, copy_code, copy_raw, log, run_stage, write_params
 from ruamel.yaml import YAML
 
 CURVE = "metrics/pretrain/plots/metrics/val/loss.tsv"

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from real_data import choose_params, copy_code, copy_raw, count_steps, log, run_stage, write_params
+from project_copy import choose_params, copy_code, copy_raw, count_steps, log, run_stage, write_params
 from ruamel.yaml import YAML
 from uncertainty import keep_days, spread
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from real_data import (
+from project_copy import (
     choose_params,
     copy_code,
     copy_raw,

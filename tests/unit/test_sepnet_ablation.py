@@ -14,7 +14,7 @@ from project_params import ROOT
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import hypergraph_order
-import real_data
+import project_copy
 import sepnet_ablation
 
 GRIDS = [
@@ -27,7 +27,7 @@ GRIDS = [
 def test_a_row_leads_to_valid_params(
     base: dict[str, Any], name: str, changes: dict[str, Any], tmp_path: Path
 ) -> None:
-    real_data.write_params(tmp_path, base | changes)
+    project_copy.write_params(tmp_path, base | changes)
     read_sections(tmp_path / "params.yaml")
     assert name in sepnet_ablation.TITLES | hypergraph_order.TITLES
 
