@@ -25,7 +25,7 @@ BATCH, HISTORY, HORIZON, NODES, NEIGHBORS = 2, 6, 3, 5, 4
 SLOTS_PER_DAY = 24
 MEAN, STD = 50.0, 8.0  # km/h
 
-MODEL = ModelParams(name="st_mamba", spatial="ha_gat", head="point", anchors=True)
+MODEL = ModelParams(name="st_mamba", spatial="ha_gat", head="point", anchors=True, sensor_dropout=0.0)
 HA_GAT = HAGATParams(hidden_dim=8, heads=2, regimes=3, hops=2, attention_dropout=0.0)
 POINT = PointParams(hidden_dim=7, layers=1, dropout=0.0)
 GATV2 = GATv2Params(hidden_dim=8, heads=2, attention_dropout=0.0, edge_dropout=0.0)

@@ -60,7 +60,7 @@ RUNTIME = RuntimeParams(
     keep_runs=5,
 )
 SECTIONS: dict[str, Any] = {
-    "model": ModelParams(name="st_mamba", spatial="ha_gat", head="point", anchors=True),
+    "model": ModelParams(name="st_mamba", spatial="ha_gat", head="point", anchors=True, sensor_dropout=0.0),
     "st_mamba": STMambaParams(
         layers=1,
         expand=1,

@@ -46,7 +46,9 @@ def test_without_layers_it_is_linear_in_state_and_window() -> None:
     twice = replace(batch, history=2 * batch.history, past=2 * batch.past, anchors=2 * batch.anchors)
     nothing = replace(batch, history=0 * batch.history, past=0 * batch.past, anchors=0 * batch.anchors)
     once, base = module(state(batch), batch), module(0 * state(batch), nothing)
-    torch.testing.assert_close(module(2 * state(batch), twice) - base, 2 * (once - base), rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(
+        module(2 * state(batch), twice) - base, 2 * (once - base), rtol=1e-4, atol=1e-3
+    )
 
 
 def test_layers_are_those_of_the_equation() -> None:

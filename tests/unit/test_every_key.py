@@ -25,7 +25,7 @@ Changes = dict[str, dict[str, Any]]
 
 # section.key -> the value it is changed to
 OTHER: Changes = {
-    "model": {"name": "stmgt", "spatial": "none", "head": "mixture", "anchors": False},
+    "model": {"name": "stmgt", "spatial": "none", "head": "mixture", "anchors": False, "sensor_dropout": 0.5},
     "st_mamba": {
         "layers": 2,
         "expand": 2,

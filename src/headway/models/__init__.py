@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, assert_never
+from typing import TYPE_CHECKING, Annotated, Any, Literal, assert_never
 
+from annotated_types import Interval
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -36,12 +37,14 @@ class ModelParams:
         spatial: how sensors read each other, likewise.
         head: what is said about each step: a number, or a distribution.
         anchors: forecast a correction to the anchor mix instead of the target itself.
+        sensor_dropout: share of the sensors of a window that training leaves without readings.
     """
 
     name: Literal["st_mamba", "stmgt", "st_sepnet"]
     spatial: Literal["ha_gat", "gatv2", "hypergraph", "sgmp", "none"]
     head: Literal["point", "mixture"]
     anchors: bool
+    sensor_dropout: Annotated[float, Interval(ge=0, lt=1)]
 
 
 def section_records(choice: ModelParams) -> dict[str, type]:
@@ -155,7 +158,7 @@ def build(
     )
     model = _network(choice, sections[choice.name], parts)
     mix = AnchorMix(meta.sensors, meta.horizon, anchors) if choice.anchors else None
-    return Standardized(model, mix, mean, std, loss)
+    return Standardized(model, mix, mean, std, loss, sensor_dropout=choice.sensor_dropout)
 
 
 def _network(choice: ModelParams, own: Any, parts: Parts) -> nn.Module:

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from headway.nn.anchors import AnchorMix
+from headway.nn.sensor_dropout import drop_sensors
 from headway.nn.slices import MOST_SLICES, SpatialBlock
 from headway.nn.stepwise import Stepwise
 from headway.objectives.forecast_loss import absolute_error
@@ -36,6 +37,7 @@ class Standardized(nn.Module):
         output_space: `standardized`, what every model here is trained to say; `raw` serves a network that was
             trained on physical targets (brief B's first kind), whose output must not be scaled a second time.
         loss: what forecasts in z-units are trained by: a sum over the observed targets of a batch.
+        sensor_dropout: share of the sensors of a window that training leaves without readings.
     """
 
     model: Any  # a module whose `recompute` says whether the inside of each block is computed again
@@ -50,11 +52,13 @@ class Standardized(nn.Module):
         std: Float[Tensor, "channel ..."],
         loss: Callable[[Forecast, Batch], Tensor] = absolute_error,
         output_space: OutputSpace = "standardized",
+        sensor_dropout: float = 0.0,
     ) -> None:
         assert output_space == "standardized" or mix is None, "anchors are mixed in z-units"
         super().__init__()
         self.output_space: OutputSpace = output_space
         self.loss = loss
+        self.sensor_dropout = sensor_dropout
         self.model = model
         self.mix = mix
         self.register_buffer("mean", mean.reshape(len(mean), -1), persistent=False)  # channel, node or 1
@@ -66,6 +70,8 @@ class Standardized(nn.Module):
 
     def forecast_standard(self, batch: Batch) -> Forecast:
         """Forecast in z-units from a batch in z-units; what the loss is taken of."""
+        if self.training and self.sensor_dropout:
+            batch = drop_sensors(batch, self.sensor_dropout)
         correction = self.model(batch)
         return correction.shifted(self.mix(batch)) if self.mix is not None else correction
 

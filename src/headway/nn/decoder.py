@@ -1,7 +1,7 @@
 """What a head knows of each sensor: what the network has made of its past, and the window as it was read.
 
     x = W state + V [readings ; lagged readings ; anchors ; which of them were observed]
-    x = x + keep * B relu(A x)                   `layers` times; keep is 0 or 1 / (1 - dropout) for a sensor of a window
+    x = x + keep * B relu(A x)                   `layers` times; in training keep is 0 or 1 / (1 - dropout)
 
 A state of a few dozen numbers cannot hold a day's and a week's readings at every target step. Beside them it does
 not have to: on year-long data this decoder is the second largest gain after the anchors themselves (docs/models.md).

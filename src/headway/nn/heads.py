@@ -87,4 +87,3 @@ class MixtureHead(nn.Module):
         rising = F.softplus(raw)
         deviations = self.smallest + rising / (1 + rising / self.largest)
         return Mixture(log_weights=logits.log_softmax(-1), means=means, deviations=deviations)
-
