@@ -102,7 +102,8 @@ class _Stid(nn.Module):
 
     def _context(self, batch: Batch) -> Tensor:
         """[B, K (L + H + 1), N, 1]."""
-        past = (batch.past - self.mean) / self.std * batch.past_observed
+        past, read = (part[..., : len(self.lags)] for part in (batch.past, batch.past_observed))
+        past = (past - self.mean) / self.std * read
         ahead, known = (part[..., 1 : 1 + len(self.lags)] for part in (batch.anchors, batch.anchors_observed))
         ahead = (ahead - self.mean) / self.std * known
         last = batch.origin + ahead.shape[1] - 1

@@ -108,7 +108,7 @@ def tiny_batch(
     random = torch.Generator().manual_seed(seed)
     readings, calendar = partial(_readings, random, missing), partial(_calendar, random)
     recent = readings(batch, history, nodes, channels)
-    lagged = readings(batch, history, nodes, lags)
+    lagged = readings(batch, history, nodes, lags + 1)
     anchors = readings(batch, horizon, nodes, lags + 2)
     target = readings(batch, horizon, nodes)
     return Batch(

@@ -1,6 +1,6 @@
 """The nouns every module speaks: Batch, Graph, Forecast.
 
-Glossary: batch B, history L, horizon H, node (= sensor) N, channel C, lag K, anchor A, neighbor k.
+Glossary: batch B, history L, horizon H, node (= sensor) N, channel C, anchor A, neighbor k.
 The border layout is B T N C. A reading that was not observed is 0 in the values and False in the
 mask beside it; nothing downstream ever infers "missing" from a value.
 """
@@ -30,7 +30,7 @@ class Batch:
         history_observed: which of them were really read.
         history_calendar: (slot of day, day of week) in local civil time.
         covariates: `windows.covariates` at the history steps (0 where missing).
-        past: the target variable one context lag before each history step (models.md 0b).
+        past: per history step the target variable one context lag before it, and the trailing climatology.
         past_observed: False where that lies before the series or was not read.
         anchors: per target step the last observed reading, the reading of each context lag, and
             the trailing climatology, in this order.
@@ -46,8 +46,8 @@ class Batch:
     history_observed: Bool[Tensor, "batch history node channel"]
     history_calendar: Int[Tensor, "batch history 2"]
     covariates: Float[Tensor, "batch history covariate"]
-    past: Float[Tensor, "batch history node lag"]
-    past_observed: Bool[Tensor, "batch history node lag"]
+    past: Float[Tensor, "batch history node beside"]
+    past_observed: Bool[Tensor, "batch history node beside"]
     anchors: Float[Tensor, "batch horizon node anchor"]
     anchors_observed: Bool[Tensor, "batch horizon node anchor"]
     fallback: Float[Tensor, "batch horizon node"]

@@ -13,7 +13,7 @@ from tiny_model import HISTORY, HORIZON, NODES, stirred, tiny_batch
 
 PARAMS = DecoderParams(hidden_dim=6, layers=2, dropout=0.0)
 WIDTH = 8
-READINGS = HISTORY * (1 + 2) + HORIZON * 4
+READINGS = HISTORY * (1 + 3) + HORIZON * 4
 
 
 def decoder(params: DecoderParams = PARAMS) -> Decoder:

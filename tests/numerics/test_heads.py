@@ -28,7 +28,7 @@ PARAMS = MixtureParams(
 )
 PLAIN = partial(mixture_loss, mean_square=0.0, spread=0.0, entropy=0.0)
 WIDTH = 8
-READINGS = HISTORY * (1 + 2) + HORIZON * 4  # of a sensor's window: channel and lags, anchors
+READINGS = HISTORY * (1 + 3) + HORIZON * 4  # of a sensor's window
 
 
 def head(params: MixtureParams = PARAMS) -> MixtureHead:

@@ -48,7 +48,7 @@ def test_the_average_series_counts_observed_sensors_only() -> None:
             seen = batch.history_observed[window, step, :, 0]
             expected = batch.history[window, step, seen, 0].mean() if seen.any() else torch.tensor(0.0)
             torch.testing.assert_close(series[window, step, 0], expected)
-    assert series.shape == (2, HISTORY, 3)
+    assert series.shape == (2, HISTORY, 4)
 
 
 def test_the_attention_of_the_transformer_is_that_of_torch() -> None:

@@ -131,3 +131,13 @@ def test_the_scaler_is_data_and_not_weights() -> None:
     model = tiny_model(tiny_meta(), tiny_graph())
     assert not {"mean", "std"} & set(model.state_dict())
     assert model.parameter_count() == sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def test_an_error_counts_by_its_size_in_the_unit_of_the_target_whatever_the_scaling(
+    scaler: tuple[Tensor, Tensor],
+) -> None:
+    model, batch = Standardized(Echo(0.3), None, *scaler), tiny_batch(channels=CHANNELS, missing=0.3)
+    z = model.standardize(batch)
+    physical = absolute_error(model(batch), batch)
+    found = model.summed_loss(model.forecast_standard(z), z)
+    torch.testing.assert_close(found * model.std[0].mean(), physical)

@@ -94,16 +94,15 @@ def test_the_fallback_is_the_climatology_of_the_target_s_time_of_week(prepared: 
         np.testing.assert_array_equal(batch.fallback[index], prepared.climatology[24 * day + slot])
 
 
-def test_the_past_is_the_history_one_lag_earlier(prepared: Prepared) -> None:
+def test_the_past_is_the_history_one_lag_earlier_and_what_was_usual_then(prepared: Prepared) -> None:
     batch = Windows(prepared).gather(ALL_ORIGINS)
-    assert batch.past.shape == (len(ALL_ORIGINS), HISTORY, SENSORS, len(CONTEXT))
+    assert batch.past.shape == (len(ALL_ORIGINS), HISTORY, SENSORS, len(CONTEXT) + 1)
     for index, origin in enumerate(ALL_ORIGINS):
-        expected = [
-            reading(prepared, row - lag, sensor)
-            for row in range(origin - HISTORY, origin)
-            for sensor in range(SENSORS)
-            for lag in CONTEXT
-        ]
+        expected = []
+        for row in range(origin - HISTORY, origin):
+            for sensor in range(SENSORS):
+                expected += [reading(prepared, row - lag, sensor) for lag in CONTEXT]
+                expected.append(usual(prepared, row, sensor))
         assert_readings(batch.past[index], batch.past_observed[index], expected)
 
 
@@ -125,7 +124,7 @@ def test_rows_before_the_series_are_not_observed(prepared: Prepared) -> None:
     batch = Windows(everything).gather(np.array([HISTORY, 24, 168]))
     assert batch.past_observed[..., 0].all((1, 2)).tolist() == [False, False, True]
     # 20..23 less a day is negative
-    assert batch.past_observed[1, :, 0].tolist() == [[False, False]] * HISTORY
+    assert batch.past_observed[1, :, 0].tolist() == [[False, False, False]] * HISTORY
     assert batch.anchors_observed[..., 1].all((1, 2)).tolist() == [False, True, True]
     assert batch.anchors_observed[..., -1].all((1, 2)).tolist() == [False, True, True]
     assert not batch.past[~batch.past_observed].any() and not batch.anchors[~batch.anchors_observed].any()
@@ -257,6 +256,11 @@ def test_lags_that_context_days_and_weeks_share_are_read_once_and_give_each_its_
             )
         expected = [usual(shared, row, sensor, lags["trailing_days"]) for row, sensor in cells]
         assert_readings(batch.anchors[..., -1], batch.anchors_observed[..., -1], expected)
+        before = [
+            (row - HISTORY, sensor) for row in range(origin, origin + HISTORY) for sensor in range(SENSORS)
+        ]
+        expected = [usual(shared, row, sensor, lags["trailing_days"]) for row, sensor in before]
+        assert_readings(batch.past[..., -1], batch.past_observed[..., -1], expected)
 
 
 def test_days_and_weeks_that_do_not_lie_in_order_are_refused(prepared: Prepared) -> None:
@@ -275,7 +279,7 @@ def test_how_many_windows_are_gathered_at_once_changes_no_bit(
 
 
 def test_of_a_part_of_the_series_only_the_rows_that_its_windows_read_are_held(prepared: Prepared) -> None:
-    back = max(*WEEKS, HISTORY + max(CONTEXT))
+    back = HISTORY + max(*WEEKS, *CONTEXT)
     parts = [(350, 360), (375, 380)]
     held = Windows(prepared, "cpu", "memory", parts)
     assert row_spans(prepared.meta, STEPS, parts) == [(350 - back, 379 + HORIZON)], "they overlap"
@@ -327,7 +331,7 @@ def test_on_the_device_a_batch_is_gathered_and_only_the_origins_move(prepared: P
     assert moves.count == 1
     with Moves() as moves:
         held.gather(np.array([300, 301, 302]))  # two weeks before them there is no series
-    assert moves.count == 2, "the numbers of the windows that begin before it"
+    assert moves.count == 3, "the numbers of the histories and of the targets that begin before it"
     with Moves() as moves:
         mapped.gather(np.array([350, 351, 352]))
     assert moves.count == len(fields(Batch)), "from memory every field is moved"

@@ -17,6 +17,7 @@ from typing import Any
 
 from headway.commands.findings import Finding, note, ok, problem
 from headway.data.prepared import PreparedMeta
+from headway.data.windows import anchor_lags
 from headway.training.course import TrainParams
 from headway.training.plan import Plan
 from headway.training.run import RuntimeParams
@@ -169,7 +170,7 @@ def _statistics(meta: PreparedMeta) -> Finding:
 def _leakage(meta: PreparedMeta) -> Finding:
     """No window in two splits, no input after its origin."""
     train, validation, test = (meta.splits[name] for name in ("train", "validation", "test"))
-    lags = [*meta.context, *meta.trailing, *meta.trailing_days]
+    lags = anchor_lags(meta)
     if not (train[1] <= validation[0] and validation[1] <= test[0]) or any(
         lag < meta.horizon for lag in lags
     ):

@@ -106,6 +106,10 @@ class PreparedMeta:
     files: dict[str, dict[str, int | str]]
     description: str = ""
 
+    def beside(self) -> int:
+        """Readings beside each step of a window: of each context lag, and what was usual."""
+        return len(self.context) + bool(self.trailing)
+
     def past_covariates(self) -> tuple[str, ...]:
         """Covariates of which the past is read."""
         ahead = len(self.future_covariates) + bool(self.holidays)

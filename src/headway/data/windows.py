@@ -9,7 +9,8 @@ The array stays on disk and is mapped, or is held in memory, or is copied to the
 the same bits each time. Who trains on a part of the series holds the rows of that part and of what its windows
 look back to.
 
-Glossary: B windows, L history, H horizon, N nodes, C channels, K context lags, A = K + 2 anchors.
+Glossary: B windows, L history, H horizon, N nodes, C channels; K context lags and what was usual stand beside each
+reading; A = K + 2 anchors, which are those of a target step and the last reading.
 """
 
 from __future__ import annotations
@@ -81,8 +82,8 @@ class Windows:
         self.slots_per_day, self.weeks, self.days = meta.slots_per_day, meta.trailing, meta.trailing_days
         self.lags = _distinct_lags(meta)
         assert all(lag >= meta.horizon for lag in self.lags), f"a lag of {self.lags} reads the future"
-        # steps from the first row of a read to the origin: history, target, the lags of anchors, the past
-        past = [meta.history + lag for lag in meta.context]
+        # steps from the first row of a read to the origin: history, target, the lags of each
+        past = [meta.history + lag for lag in self.lags]
         self.back = np.array([meta.history, 0, *self.lags, *past], np.int64)
         spans = row_spans(meta, self.steps, parts) if data != "memmap" else [(0, self.steps)]
         self.spans = np.array(spans, np.int64).reshape(-1, 2)
@@ -105,7 +106,7 @@ class Windows:
             "target_calendar": _windows(calendar, self.horizon),
         }
         self.past = _windows(values[..., 0], self.history), _windows(observed[..., 0], self.history)
-        self.anchors = self.ahead["target"], self.ahead["target_observed"]
+        self.usual = self.ahead["target"], self.ahead["target_observed"]
 
     def mapped(self) -> Windows:
         """The same windows from the prepared arrays as they are: those of every origin, at no memory."""
@@ -123,17 +124,13 @@ class Windows:
             fields[name] = fields[name].long()
         slot, day = fields["target_calendar"].unbind(-1)
         fallback = self.climatology.index_select(0, (day * self.slots_per_day + slot).flatten())
-        lags, past = slice(2, 2 + len(self.lags)), slice(2 + len(self.lags), len(self.back))
-        readings, was_read = _lagged(self.past, rows[:, past], moved[:, past])
+        later, before = slice(2, 2 + len(self.lags)), slice(2 + len(self.lags), len(self.back))
         last = last_observed(fields["history"][..., 0], fields["history_observed"][..., 0])
-        anchors, anchors_observed = self._anchors(rows[:, lags], moved[:, lags], *last)
-        fields |= {
-            "past": readings.permute(0, 2, 3, 1),
-            "past_observed": was_read.permute(0, 2, 3, 1),
-            "anchors": anchors,
-            "anchors_observed": anchors_observed,
-            "fallback": fallback.view_as(fields["target"]),
-        }
+        anchors = self._beside(self.usual, rows[:, later], moved[:, later], last)
+        past = self._beside(self.past, rows[:, before], moved[:, before])
+        fields |= {"past": past[0], "past_observed": past[1]}
+        fields |= {"anchors": anchors[0], "anchors_observed": anchors[1]}
+        fields["fallback"] = fallback.view_as(fields["target"])
         return Batch(**{name: field.to(self.device) for name, field in fields.items()})
 
     def count_observed(self, origins: Int[np.ndarray, " batch"]) -> int:
@@ -184,34 +181,37 @@ class Windows:
         release(array)
         return held
 
-    def _anchors(
+    def _beside(
         self,
+        views: tuple[Tensor, Tensor],
         rows: Int[np.ndarray, "batch lag"],
         begins: Int[Tensor, "batch lag"],
-        last: Float[Tensor, "batch node"],
-        has_last: Bool[Tensor, "batch node"],
-    ) -> tuple[Float[Tensor, "batch horizon node anchor"], Bool[Tensor, "batch horizon node anchor"]]:
-        """A few windows at a time, for what anchors are made of is three times as large as they are."""
-        size = len(rows), self.horizon, self.sensors, 1 + len(self.context) + bool(self.weeks)
-        anchors, known = last.new_empty(size), has_last.new_empty(size)
-        anchors[..., 0], known[..., 0] = last.unsqueeze(1), has_last.unsqueeze(1)
+        last: tuple[Float[Tensor, "batch node"], Bool[Tensor, "batch node"]] | None = None,
+    ) -> tuple[Float[Tensor, "batch step node reading"], Bool[Tensor, "batch step node reading"]]:
+        """What stands beside each step of these windows: the last reading where it is given, that of each context
+        lag, what was usual. A few windows at a time, for what it is made of is three times as large."""
+        steps, first = views[0].shape[1], last is not None
+        size = len(rows), steps, self.sensors, first + len(self.context) + bool(self.weeks)
+        found, known = views[0].new_empty(size), views[1].new_empty(size)
+        if last is not None:
+            found[..., 0], known[..., 0] = (of_last.unsqueeze(1) for of_last in last)
         if not self.lags:
-            return anchors, known
+            return found, known
         days = len(self.lags) - len(set(self.weeks) | set(self.days))
         weeks = len(self.lags) - len(self.weeks)
-        at_once = max(FEWEST, self.held[0].numel() // SHARE) // (len(self.lags) * self.horizon * self.sensors)
+        at_once = max(FEWEST, self.held[0].numel() // SHARE) // (len(self.lags) * steps * self.sensors)
         for part in _parts(len(rows), max(1, at_once)):
-            readings, observed = _lagged(self.anchors, rows[part], begins[part])
-            for number, lag in enumerate(self.context, 1):
+            readings, observed = _lagged(views, rows[part], begins[part])
+            for number, lag in enumerate(self.context, first):
                 place = self.lags.index(lag)
-                anchors[part, ..., number] = readings[:, place]
+                found[part, ..., number] = readings[:, place]
                 known[part, ..., number] = observed[:, place]
             if self.weeks:
                 of_days = slice(days, days + len(self.days))
-                anchors[part, ..., -1], known[part, ..., -1] = trailing_climatology(
+                found[part, ..., -1], known[part, ..., -1] = trailing_climatology(
                     readings[:, weeks:], observed[:, weeks:], readings[:, of_days], observed[:, of_days]
                 )
-        return anchors, known
+        return found, known
 
 
 def _distinct_lags(meta: PreparedMeta) -> list[int]:
@@ -262,7 +262,7 @@ def _clear(found: Sequence[Tensor], rows: Int[np.ndarray, " window"]) -> None:
 
 
 def anchor_lags(meta: PreparedMeta) -> list[int]:
-    """How far before a target step its anchors are read, but for the last reading."""
+    """How far before a step the readings lie that stand beside it."""
     return [*meta.context, *meta.trailing, *meta.trailing_days]
 
 
@@ -270,7 +270,7 @@ def row_spans(meta: PreparedMeta, steps: int, parts: Sequence[tuple[int, int]]) 
     """Rows [first, last) that the windows of these origins read, in order and apart; all rows without a part."""
     if not parts:
         return [(0, steps)]
-    back = max([meta.history + max(meta.context, default=0), *anchor_lags(meta)])
+    back = meta.history + max(anchor_lags(meta), default=0)
     spans: list[tuple[int, int]] = []
     for first, last in sorted(part for part in parts if part[0] < part[1]):
         span = max(0, first - back), min(steps, last - 1 + meta.horizon)

@@ -144,9 +144,8 @@ def build(
     """
     assert len(graph.neighbors) == meta.sensors, (len(graph.neighbors), meta.sensors)
     width = sections[choice.spatial].hidden_dim
-    anchors = 1 + len(meta.context) + bool(meta.trailing)
-    lags = len(meta.context)
-    readings = meta.history * (len(meta.channels) + lags) + meta.horizon * anchors
+    anchors = 1 + meta.beside()
+    readings = meta.history * (len(meta.channels) + meta.beside()) + meta.horizon * anchors
     head, loss = _head(sections[choice.head], width, meta.horizon, readings)
     parts = Parts(
         width=width,

@@ -42,7 +42,7 @@ class Parts:
             self.width,
             nodes=self.meta.sensors,
             channels=len(self.meta.channels),
-            lags=len(self.meta.context),
+            beside=self.meta.beside(),
             covariates=covariates,
             slots_per_day=self.meta.slots_per_day,
             node=node,

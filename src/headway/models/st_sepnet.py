@@ -274,7 +274,7 @@ def describe(meta: PreparedMeta) -> str:
 
 def make_trend(params: STSepNetParams, meta: PreparedMeta) -> Trend:
     """The temporal branch: what reads the average series, and its map to a curve."""
-    variables, width = 1 + len(meta.context), params.trend_dim
+    variables, width = 1 + meta.beside(), params.trend_dim
     size = width, params.trend_layers, params.trend_heads
     match params.temporal:
         case "linear":
@@ -287,5 +287,6 @@ def make_trend(params: STSepNetParams, meta: PreparedMeta) -> Trend:
             branch, width = make_language_branch(params, meta), patches_of(meta.history) * params.features
         case unknown:
             assert_never(unknown)
-    anchors = 1 + len(meta.context) + bool(meta.trailing)
-    return Trend(branch, width, horizon=meta.horizon, anchors=anchors, slots_per_day=meta.slots_per_day)
+    return Trend(
+        branch, width, horizon=meta.horizon, anchors=1 + meta.beside(), slots_per_day=meta.slots_per_day
+    )

@@ -98,6 +98,16 @@ class Standardized(nn.Module):
         """Readings of the target in z-units."""
         return (physical - self.mean[0]) / self.std[0]
 
+    def summed_loss(self, forecast: Forecast, batch: Batch) -> Tensor:
+        """The loss of a forecast, both in z-units, summed over observed targets.
+
+        Where every sensor has a scale of its own, an error counts by its size in the target's unit all the same.
+        """
+        if self.std.shape[1] == 1:
+            return self.loss(forecast, batch)
+        weight = self.std[0] / self.std[0].mean()
+        return self.loss(forecast.scaled(weight), replace(batch, target=batch.target * weight))
+
     def set_recompute(self, recompute: bool) -> None:
         """Whether the backward pass computes the inside of each block again instead of finding it kept."""
         self.model.recompute = recompute

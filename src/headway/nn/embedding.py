@@ -26,7 +26,7 @@ class WindowEmbedding(nn.Module):
         *,
         nodes: int,
         channels: int,
-        lags: int,
+        beside: int,
         covariates: int,
         slots_per_day: int,
         node: bool,
@@ -34,7 +34,7 @@ class WindowEmbedding(nn.Module):
         day_of_week: bool,
     ) -> None:
         super().__init__()
-        self.readings = nn.Linear(2 * channels + 2 * lags + covariates, d)
+        self.readings = nn.Linear(2 * channels + 2 * beside + covariates, d)
         self.slot = nn.Embedding(slots_per_day, d) if time_of_day else None
         self.day = nn.Embedding(DAYS, d) if day_of_week else None
         self.node = nn.Embedding(nodes, NODE_DIM) if node else None

@@ -1,6 +1,6 @@
 """The trend of the whole network: one curve of H steps from the average of all sensors.
 
-    s_t    = mean over observed sensors of the reading, and of the reading of each context lag      [B, L, c]
+    s_t    = mean over observed sensors of the reading, and of what stands beside it                [B, L, c]
     z      = branch(s)                                   linear | transformer | Mamba-2 | a language model
     curve  = W [z ; mean anchors of the target steps ; clock of the first of them] + b              [B, H]
 
@@ -62,7 +62,7 @@ class Trend(nn.Module):
 
 
 def network_series(batch: Batch) -> Float[Tensor, "batch time variable"]:
-    """Means over the sensors observed at a step (0, the mean, without any): the target, then each context lag."""
+    """Means over the sensors observed at a step (0, the mean, without any): the target and what stands beside it."""
     now = _mean(batch.history[..., :1], batch.history_observed[..., :1])
     return torch.cat([now, _mean(batch.past, batch.past_observed)], -1)
 

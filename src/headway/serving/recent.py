@@ -25,6 +25,7 @@ from headway.data.prepared import PreparedMeta
 from headway.data.rules import NO_BOUNDS, Bounds, Rules
 from headway.data.series import hold, look_ahead, place_variable, standardize_covariates
 from headway.data.split import describe_seconds
+from headway.data.windows import anchor_lags
 from headway.errors import InputError
 from headway.models.folder import ModelFolder
 from headway.serving.table import Table, read_table
@@ -87,10 +88,10 @@ def lay_out(
 
 def reach(meta: PreparedMeta) -> int:
     """Steps before the origin that a forecast reads, at most."""
-    lagged = meta.history + max(meta.context, default=0)
+    lagged = meta.history + max(anchor_lags(meta), default=0)
     held = meta.history + meta.covariate_steps - 1
     before = max(0, meta.rules.stuck_steps - 1)  # what tells that a reading is stuck
-    return before + max(lagged, held, *meta.trailing, *meta.trailing_days)
+    return before + max(lagged, held)
 
 
 def _check_names(meta: PreparedMeta, inputs: Mapping[str, pd.DataFrame], covariates: pd.DataFrame) -> None:

@@ -22,6 +22,6 @@ def backward_piece(
     batch = model.standardize(batch)
     with precision.autocast():
         forecast = model.forecast_standard(batch)
-    summed = model.loss(forecast, batch)
+    summed = model.summed_loss(forecast, batch)
     scaler.scale(summed / observed).backward()
     return summed.detach()

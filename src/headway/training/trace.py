@@ -52,8 +52,8 @@ def windows_of_size(meta: PreparedMeta, windows: int) -> Batch:
     """So many windows of a data set of these sizes, everything in them observed and 0."""
     sizes = {
         "history": (meta.history, meta.sensors, len(meta.channels)),
-        "past": (meta.history, meta.sensors, len(meta.context)),
-        "anchors": (meta.horizon, meta.sensors, 1 + len(meta.context) + bool(meta.trailing)),
+        "past": (meta.history, meta.sensors, meta.beside()),
+        "anchors": (meta.horizon, meta.sensors, 1 + meta.beside()),
         "target": (meta.horizon, meta.sensors),
     }
     masks = {f"{name}_observed": torch.ones(windows, *size, dtype=torch.bool) for name, size in sizes.items()}
