@@ -4,7 +4,7 @@
     h  = embedding(readings, masks, clock, sensor)                                                  [B, N, L, d]
     for each layer:  h = spatial(h + Dropout(inception(h)))            times, then sensors (its own norm)
     z  = U relu(sum over layers of S h)                                S reads all steps at once    [B, N, d]
-    O2 = head(z, anchors)                                              a correction, in z-units
+    O2 = head(z, window)                                               a correction, in z-units
     forecast = gate(O1, O2)
 
 A gate joins forecasts. Of a distribution it moves the middle, its mean; what the head says of its spread stays.

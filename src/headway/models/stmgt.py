@@ -10,7 +10,7 @@
         x = LayerNorm(a * s + (1 - a) * m + x)                             `sum`: LayerNorm(s + m + x)
     z     = mean of x over the steps                                                              [B, N, d]
     z     = LayerNorm(z + Dropout(CrossAttention(z ; W_w weather_t + u_t)))
-    forecast = head(z, anchors)                                            a correction, in z-units
+    forecast = head(z, window)                                             a correction, in z-units
 
     clock(slot, day) = W [sin, cos of 2 pi slot / slots a day ; vector of the day ; vector of the weekend]
 
