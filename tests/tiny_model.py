@@ -159,6 +159,7 @@ def tiny_meta(
         context=tuple(SLOTS_PER_DAY * (index + 1) for index in range(lags)),
         trailing=(7 * SLOTS_PER_DAY,),
         trailing_days=(SLOTS_PER_DAY,),
+        training_rows=14 * SLOTS_PER_DAY,  # enough to know the days of the week
     )
 
 

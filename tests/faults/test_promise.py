@@ -25,7 +25,7 @@ from headway.training.nonfinite import SKIPS_IN_ROW
 from headway.training.state import Progress
 from tiny_run import results, train_params, train_tiny
 
-RUN = train_params(seed=0, lr=0.1, patience=2, epochs=5)  # the second epoch is its best, the fourth its last
+RUN = train_params(seed=4, lr=0.05, patience=2, epochs=5)  # the second epoch is its best, the fourth its last
 PAUSE = 14  # within the fourth epoch
 OF_FP16 = {"skipped_in_row"}  # tested below
 FIELDS = [field.name for field in fields(Progress) if field.name not in OF_FP16]

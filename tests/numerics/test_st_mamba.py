@@ -138,3 +138,10 @@ def test_the_chosen_operator_is_the_one_that_runs() -> None:
         blocks = network(tiny_model(tiny_meta(), tiny_graph(), choice=choice)).blocks
         assert len(blocks) == ST_MAMBA.layers
         assert all(type(block.spatial) is kind for block in blocks)
+
+
+def test_days_of_the_week_that_training_saw_once_are_left_out() -> None:
+    meta = tiny_meta()
+    short = replace(meta, training_rows=meta.training_rows - 1)
+    names = [set(tiny_model(each, tiny_graph()).state_dict()) for each in (meta, short)]
+    assert names[0] - names[1] == {"model.embedding.day.weight"} and not names[1] - names[0]

@@ -109,7 +109,7 @@ def test_the_module_that_keeps_more_is_the_one_that_grew() -> None:
 def test_beyond_two_probes_modules_are_in_the_proportions_of_the_larger_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("headway.training.window_plan.PROBE_STEPS", 100)
+    monkeypatch.setattr("headway.training.window_plan.PROBE_STEPS", 300)
     model, meta = sized()
     planner = WindowPlanner(model, meta, 16, FP32)
     total = planner.trace(8, False).activations
@@ -219,7 +219,7 @@ def test_the_largest_micro_batch_that_fits_and_recomputation_only_where_one_wind
 def test_beyond_two_probes_memory_is_the_line_through_them(monkeypatch: pytest.MonkeyPatch) -> None:
     model, meta = sized()
     exact = WindowPlanner(model, meta, 16, FP32).trace(8, False)
-    monkeypatch.setattr("headway.training.window_plan.PROBE_STEPS", 100)
+    monkeypatch.setattr("headway.training.window_plan.PROBE_STEPS", 300)
     assert WindowPlanner(model, meta, 16, FP32).trace(8, False).peak == pytest.approx(exact.peak, rel=0.02)
 
 
@@ -227,8 +227,8 @@ def test_the_plan_command_prints_components_the_choice_and_gpus() -> None:
     text = plan_text(ROOT, "4GB", 20, 6)
     assert "20 sensors, 6 -> 12 steps" in text
     assert all(f"\n{name} " in text for name in (*StepMemory.__slots__, "traced", "allowance", "24GB"))
-    assert re.search(r"\n  of these +\d+\.\d MiB  by blocks.0.spatial\n", text)
-    assert "runtime: micro-batch 16: " in text and "of a budget of 3.73" in text
+    assert re.search(r"\n  of these +\d+\.\d MiB  by blocks.0.temporal\n", text)
+    assert "runtime: micro-batch 32: " in text and "of a budget of 3.73" in text
 
 
 def test_the_plan_of_pretraining_stands_beside_the_published_figures_and_is_silent_without_a_method() -> None:

@@ -54,6 +54,7 @@ FILES = (
     "geometry.safetensors",
     "scaler.json",
 )
+DAYS = 7  # of a week
 MEND = "run `dvc repro -f preprocess`"
 BLOCK_BYTES = 64 * 2**20  # of float32 readings turned from columns to rows at once
 COLUMNS = 256  # of them between two releases: the system may map a whole column where a part is read
@@ -109,6 +110,10 @@ class PreparedMeta:
     def beside(self) -> int:
         """Readings beside each step of a window: of each context lag, and what was usual."""
         return len(self.context) + bool(self.trailing)
+
+    def knows_weeks(self) -> bool:
+        """Whether training saw each day of the week twice; of one seen once, nothing but that day can be learned."""
+        return self.training_rows >= 2 * DAYS * self.slots_per_day
 
     def past_covariates(self) -> tuple[str, ...]:
         """Covariates of which the past is read."""

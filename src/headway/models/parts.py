@@ -37,7 +37,10 @@ class Parts:
     def embedding(
         self, *, covariates: int, node: bool, time_of_day: bool, day_of_week: bool
     ) -> WindowEmbedding:
-        """Batch -> h, with fresh weights: readings, what was observed, lags, covariates, sensor, clock."""
+        """Batch -> h, with fresh weights: readings, what was observed, lags, covariates, sensor, clock.
+
+        Days of the week are left out where training is too short to tell them from the days it saw.
+        """
         return WindowEmbedding(
             self.width,
             nodes=self.meta.sensors,
@@ -47,7 +50,7 @@ class Parts:
             slots_per_day=self.meta.slots_per_day,
             node=node,
             time_of_day=time_of_day,
-            day_of_week=day_of_week,
+            day_of_week=day_of_week and self.meta.knows_weeks(),
         )
 
 

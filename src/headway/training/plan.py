@@ -135,8 +135,10 @@ class Planner(ABC):
         """The model as with this choice; afterwards as it was."""
         before = self._model.recomputes()
         self._model.set_recompute(recompute)
-        yield
-        self._model.set_recompute(before)
+        try:
+            yield
+        finally:
+            self._model.set_recompute(before)
 
     @abstractmethod
     def _trace(self, windows: int, *, accumulate: bool) -> StepMemory:
