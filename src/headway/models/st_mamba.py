@@ -11,8 +11,8 @@ With a history of 48 or more the embedded steps are read at three scales of twel
 
 Source: brief A's interleaved block, with its dense attention replaced by HA-GAT on a neighbor table, and in the
 other order (theirs: spatial attention at each time, then Mamba along time): a sensor reads what its neighbors have
-made of their whole past, and of the last block only the newest step is needed. That costs a twelfth in space and
-forecasts better (docs/benchmarks.md); models.md 2 and 3.
+made of their whole past, and of the last block only the newest step is needed, a twelfth of the work;
+models.md 2 and 3.
 """
 
 from __future__ import annotations

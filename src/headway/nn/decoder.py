@@ -4,7 +4,7 @@
     x = x + keep * B relu(A x)                   `layers` times; in training keep is 0 or 1 / (1 - dropout)
 
 A state of a few dozen numbers cannot hold a day's and a week's readings at every target step. Beside them it does
-not have to: on year-long data this decoder is the second largest gain after the anchors themselves (docs/models.md).
+not have to.
 
 Source: the encoder of STID (Shao et al. 2022), a residual network on the readings of one sensor, here on those of a
 day and a week ago too, and on the state of ST-Mamba, STMGT or ST-SepNet in place of STID's identities. Whole layers
