@@ -60,9 +60,9 @@ class _NoCorrection(nn.Module):
 
 def _fit_anchor_mix(prepared: Prepared, windows: Windows) -> Fitted:
     meta = prepared.meta
-    mix = AnchorMix(meta.sensors, meta.horizon, 1 + len(meta.context) + bool(meta.trailing))
-    scale = (torch.from_numpy(prepared.scaler[name]) for name in ("mean", "std"))
-    model = Standardized(_NoCorrection(), mix, *scale).to(windows.device)
+    mix = AnchorMix(meta.sensors, meta.horizon, 1 + meta.beside())
+    mean, std = (torch.from_numpy(prepared.scaler[name]) for name in ("mean", "std"))
+    model = Standardized(_NoCorrection(), mix, mean, std).to(windows.device)
     chosen = spread_origins(meta.splits["validation"], VALIDATION_WINDOWS)
     mix.set_start(fit_mix(model.standardize(windows.gather(chosen))))
     return Fitted(forecaster=model.eval(), windows=windows, parameters=mix.logits.numel())

@@ -33,7 +33,7 @@ def absent(model: str, prepared: Prepared) -> str:
 
 def fit(model: str, prepared: Prepared, device: torch.device, seed: int) -> Fitted:
     """Trees fitted to sampled rows of training, as many as are best on sampled rows of validation."""
-    import lightgbm
+    import lightgbm  # pyright: ignore[reportMissingImports]
 
     table, random = _Table(prepared), np.random.default_rng(seed)
     rows, target = table.sample(prepared.meta.splits["train"], ROWS, random)

@@ -134,7 +134,8 @@ def test_the_clock_enters_unless_it_is_none(clock: str, column: int) -> None:
 @pytest.mark.parametrize("step_embedding", [True, False])
 def test_only_the_vectors_of_steps_and_clock_tell_the_order_of_the_readings(step_embedding: bool) -> None:
     model, batch = stirred_model(clock="none", step_embedding=step_embedding), windows()
-    torch.nn.init.zeros_(network(model).head.decoder.window.weight)  # which reads every step apart
+    head: Any = network(model).head
+    torch.nn.init.zeros_(head.decoder.window.weight)  # which reads every step apart
     names = ("history", "history_observed", "past", "past_observed", "covariates")
     turned = replace(batch, **{name: getattr(batch, name).flip(1) for name in names})
     alike = torch.allclose(model(turned).point, model(batch).point, rtol=1e-5, atol=1e-3)
