@@ -89,7 +89,7 @@ REFUSALS: dict[str, tuple[Callable[[Any], Any], str]] = {
         "the model reads 4 steps of 1 h, the readings span 1; bring rows from 2024-03-29T02:00:00Z or earlier",
     ),
     "too little history": (lambda table: table[-3:], "the model reads 4 steps of 1 h, the readings span 3"),
-    "nothing read": (silent_since(NOW), "the readings are all missing in the 168 steps"),
+    "nothing read": (silent_since(NOW), "the readings are all missing in the 172 steps"),
     "nothing but nulls": (
         lambda table: table.assign(**dict.fromkeys(IDS, -1.0)),
         "empty, null values, or outside the plausible range",
@@ -164,6 +164,6 @@ def test_further_tables_that_do_not_fit_are_refused(
 def test_a_further_table_of_another_time_is_refused(forecaster: Forecaster, served: Served) -> None:
     old = served.flow.assign(timestamp=pd.date_range("2020-01-01", periods=len(served.flow), freq="h"))
     with pytest.raises(
-        InputError, match="the input flow: nothing was read in the 168 steps up to 2024-03-29"
+        InputError, match="the input flow: nothing was read in the 172 steps up to 2024-03-29"
     ):
         forecaster.predict(served.readings[:NOW], inputs={"flow": old}, covariates=served.rain)
