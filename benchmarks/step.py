@@ -4,9 +4,10 @@
     git clone https://github.com/nnzhan/Graph-WaveNet; git clone https://github.com/XDZhelheim/STAEformer
     GRAPH_WAVENET=Graph-WaveNet STAEFORMER=STAEformer python benchmarks/step.py [--json FILE]
 
-207 sensors, 12 -> 12 steps, batch 16, width 64, 15 neighbors. A peer that is not there is left out. All take turns
-in one process and thread count; medians count, and the ratios more than the figures. Peers differ in size and in
-accuracy: this is cost only. BatchedDCRNN is one recurrent layer without a decoder, as its library offers it.
+207 sensors, 12 -> 12 steps, batch 16, 15 neighbors, the model of params.yaml. A peer that is not there is left out.
+All take turns in one process and thread count; medians count, and the ratios more than the figures. Peers differ in
+size and in accuracy: this is cost only. BatchedDCRNN is one recurrent layer without a decoder, as its library has
+it.
 """
 
 from __future__ import annotations
