@@ -161,7 +161,7 @@ def copies(values: np.ndarray, windows: Windows, *, masks: bool) -> Callable[[],
     """BATCHES times as many bytes as are read for a batch, each from another place of a piece of memory."""
     steps = windows.history + windows.horizon
     if masks:  # and the fallback, and what lies before
-        steps += windows.horizon * (1 + len(windows.lags)) + windows.history * len(windows.lags)
+        steps += windows.horizon + (windows.horizon + windows.history) * len(windows.lags)
     size = BATCH * steps * SENSORS
     table = torch.from_numpy(values).flatten()
     source = [table.repeat(1 + size // len(table)), torch.ones(len(table) + size, dtype=torch.bool)]

@@ -84,7 +84,7 @@ def compare(
     before = others = gone = climatology = heard = 0.0
     for first in range(0, len(origins), AT_ONCE):
         batch = windows.gather(origins[first : first + AT_ONCE])
-        z, chosen = model.standardize(batch), silent.expand(len(origins[first : first + AT_ONCE]), -1)
+        z, chosen = model.standardize(batch), silent.expand(len(batch.origin), -1)
         long = chosen if silence == "long" else torch.zeros_like(chosen)
         whole, without = said(model, z), said(model, without_readings(z, lately=chosen, long=long))
         before += error(whole, batch, ~silent)

@@ -16,7 +16,6 @@ Glossary: B windows, L history, N sensors, K lags, H horizon.
 from __future__ import annotations
 
 import importlib.util
-import math
 import os
 import sys
 import time
@@ -33,6 +32,8 @@ from torch import Tensor, nn
 from headway.data.order import group_origins, spread_origins
 from headway.data.prepared import Prepared, PreparedMeta
 from headway.data.windows import Windows
+from headway.training.optimizer import set_rate
+from headway.training.schedule import learning_rate
 from headway.types import Batch, Forecast, PointForecast
 
 MODELS = ("stid", "stid_context")
@@ -102,8 +103,7 @@ class _Stid(nn.Module):
 
     def _context(self, batch: Batch) -> Tensor:
         """[B, K (L + H + 1), N, 1]."""
-        past, read = (part[..., : len(self.lags)] for part in (batch.past, batch.past_observed))
-        past = (past - self.mean) / self.std * read
+        past = (batch.past - self.mean) / self.std * batch.past_observed
         ahead, known = (part[..., 1 : 1 + len(self.lags)] for part in (batch.anchors, batch.anchors_observed))
         ahead = (ahead - self.mean) / self.std * known
         last = batch.origin + ahead.shape[1] - 1
@@ -138,8 +138,7 @@ def _train(
     best: dict[str, Tensor] = {}
     for step in range(steps):
         batch = windows.gather(group_origins(splits["train"], BATCH, seed, step))
-        for group in optimizer.param_groups:
-            group["lr"] = _rate(step, steps)
+        set_rate(optimizer, _rate(step, steps))
         optimizer.zero_grad(set_to_none=True)
         error, count = _absolute_error(network, batch)
         (error / count.clamp(min=1)).backward()
@@ -155,9 +154,17 @@ def _train(
 
 
 def _rate(step: int, steps: int) -> float:
-    """Linear to the peak, then along a cosine to 0."""
-    warmup = min(1.0, (step + 1) / max(1, min(WARMUP, steps // 10)))
-    return RATE * warmup * 0.5 * (1 + math.cos(math.pi * step / steps))
+    """Linear to the peak, then along a cosine to 0: the schedule that ours has, by the same code."""
+    return learning_rate(
+        step,
+        schedule="cosine",
+        peak=RATE,
+        warmup=min(WARMUP, steps // 10),
+        total=steps,
+        epoch_steps=steps,
+        milestones=(),
+        decay=1.0,
+    )
 
 
 def _absolute_error(network: _Stid, batch: Batch) -> tuple[Tensor, Tensor]:

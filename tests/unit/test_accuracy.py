@@ -132,7 +132,10 @@ def test_stid_trains_and_learns_more_with_context(tmp_path: Path, monkeypatch: p
     assert fitted.curve[-1][1] == min(mae for _, mae in fitted.curve)
 
 
-@pytest.mark.skipif(not os.environ.get("STID"), reason="STID does not name a checkout of the official code")
+@pytest.mark.skipif(
+    not os.environ.get("STID"),
+    reason="STID names no checkout of github.com/GestaltCogTeam/STID, whose code is not ours to keep",
+)
 def test_the_official_stid_has_as_many_weights_as_published(tmp_path: Path) -> None:
     prepared = tiny_data(tmp_path)
     counts = [peer.fit(model, prepared, HERE, 0, 2).parameters for model in peer_stid.MODELS]
@@ -143,7 +146,10 @@ def test_the_official_stid_has_as_many_weights_as_published(tmp_path: Path) -> N
     assert counts == [plain, plain + wider]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("lightgbm") is None, reason="lightgbm is not installed")
+@pytest.mark.skipif(
+    importlib.util.find_spec("lightgbm") is None,
+    reason="lightgbm, a peer, is not installed: pip install lightgbm==4.7.0",
+)
 def test_trees_learn_what_only_the_day_before_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peer_trees, "ROWS", 20_000)
     prepared = tiny_data(tmp_path, readings=repeated_days(400, 3), ids=("a", "b", "c"))
