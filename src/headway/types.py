@@ -1,6 +1,7 @@
 """The nouns every module speaks: Batch, Graph, Forecast.
 
-Glossary: batch B, history L, horizon H, node (= sensor) N, channel C, anchor A, neighbor k.
+Glossary: batch B, history L, horizon H, node (= sensor) N, channel C, anchor A, neighbor k; beside: the readings of
+the context lags and what was usual, which stand beside each reading of the history.
 The border layout is B T N C. A reading that was not observed is 0 in the values and False in the
 mask beside it; nothing downstream ever infers "missing" from a value.
 """

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from dvc_project import ROOT
 from headway.data import parquet
-from headway.data.prepared import _fingerprint as fingerprint_of_prepared
+from headway.data.prepared import fingerprint as fingerprint_of_prepared
 from headway.training.checkpoint import CheckpointError, _fingerprint, load_checkpoint, save_checkpoint
 from worlds import write_raw_world
 

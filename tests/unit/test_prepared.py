@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 import torch
 
-from headway.data.prepared import FILES, Channel, Prepared, PreparedMeta, open_prepared, write_prepared
+from headway.data.prepared import FILES, Prepared, PreparedMeta, open_prepared
+from headway.data.prepared_writer import Channel, write_prepared
 from headway.data.rules import NO_BOUNDS, Bounds, Rules
 from headway.errors import InputError
 

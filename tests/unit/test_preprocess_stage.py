@@ -65,10 +65,10 @@ def test_a_killed_stage_leaves_no_half_folder(tmp_path: Path) -> None:
     folder = project(tmp_path)
     script = (
         "import sys, time; sys.path[:0] = [r'{src}', r'{tests}']\n"
-        "from pathlib import Path; from headway.data import prepared as p\n"
+        "from pathlib import Path; from headway.data import prepared_writer as p\n"
         "from worlds import preprocess_params, windows_params\n"
-        "whole = p._fingerprint\n"
-        "p._fingerprint = lambda path: (print('writing', flush=True), time.sleep(60), whole(path))[2]\n"
+        "whole = p.fingerprint\n"
+        "p.fingerprint = lambda path: (print('writing', flush=True), time.sleep(60), whole(path))[2]\n"
         "from headway.data.prepare import prepare\n"
         "prepare(Path('data/raw/x'), Path('data/prepared'), preprocess_params(), windows_params())\n"
     ).format(src=ROOT / "src", tests=ROOT / "tests")

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from headway.data.calendar import DAY
-from headway.data.prepared import DAYS, PreparedMeta
+from headway.data.calendar import DAY, WEEK
+from headway.data.prepared import PreparedMeta
 from headway.data.rules import Rules
 from headway.data.split import WindowsParams
 from headway.models import build
@@ -63,7 +63,7 @@ def _meta(windows: WindowsParams, sensors: int, step_seconds: int) -> PreparedMe
         trailing=(1,) if windows.trailing_weeks else (),
         trailing_days=(),
         splits={},
-        training_rows=2 * DAYS * -(-DAY // step_seconds),  # enough to know the days of the week
+        training_rows=-(-2 * WEEK // step_seconds),  # enough to know the days of the week
         scaling="global",
         rules=Rules(duplicates="mean", off_grid="error", stuck_steps=0),
         bounds=(),

@@ -22,7 +22,8 @@ from headway.data.climatology import weekly_climatology
 from headway.data.grid import Grid, choose_grid, choose_step
 from headway.data.holidays import NONE, require_place
 from headway.data.parquet import Times, listing, read_times
-from headway.data.prepared import Channel, PreparedMeta, write_prepared
+from headway.data.prepared import PreparedMeta
+from headway.data.prepared_writer import Channel, write_prepared
 from headway.data.quality import Unusable, find_repeated, find_unusable
 from headway.data.raw import RawFolder, read_raw
 from headway.data.report import Plan, describe_input, quality_report

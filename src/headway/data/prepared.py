@@ -1,7 +1,7 @@
 """The prepared folder, the one contract between preprocess and everything after it.
 
-Enters: channels on the regular grid and what was derived from them. Leaves: a folder that appears whole or
-not at all, and `Prepared`, the same folder opened with its arrays memory-mapped.
+Enters: the folder that `prepared_writer` wrote. Leaves: `Prepared`, the same folder checked and opened with its
+arrays memory-mapped.
 
 Glossary: T steps of the regular UTC grid, N sensors in the order of their ids, C channels (0 is the target), K
 covariates, k neighbors of a sensor, R roads, P third-order paths, time of week = day of week * slots per day +
@@ -25,21 +25,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int, Int16, Int64
-from numpy.lib.format import open_memmap
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load_file
 
-from headway.atomic import replacing_folder
+from headway.data.calendar import WEEK
 from headway.data.rules import Bounds, Rules
-from headway.data.store import release
 from headway.errors import InputError
 
 FILES = (
@@ -54,10 +51,7 @@ FILES = (
     "geometry.safetensors",
     "scaler.json",
 )
-DAYS = 7  # of a week
 MEND = "run `dvc repro -f preprocess`"
-BLOCK_BYTES = 64 * 2**20  # of float32 readings turned from columns to rows at once
-COLUMNS = 256  # of them between two releases: the system may map a whole column where a part is read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +107,7 @@ class PreparedMeta:
 
     def knows_weeks(self) -> bool:
         """Whether training saw each day of the week twice; of one seen once, nothing but that day can be learned."""
-        return self.training_rows >= 2 * DAYS * self.slots_per_day
+        return self.training_rows * self.step_seconds >= 2 * WEEK
 
     def past_covariates(self) -> tuple[str, ...]:
         """Covariates of which the past is read."""
@@ -123,18 +117,6 @@ class PreparedMeta:
     def given_covariates(self) -> tuple[str, ...]:
         """Columns of a table of covariates that the model needs."""
         return tuple(dict.fromkeys([*self.past_covariates(), *self.future_covariates]))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Channel:
-    """One variable on the grid, NaN where not observed, and the scale of its training readings.
-
-    `mean` and `std` are of shape [] (global) or [N] (per sensor).
-    """
-
-    readings: Float[np.ndarray, "step node"]
-    mean: np.ndarray
-    std: np.ndarray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,48 +147,6 @@ class Prepared:
     sensors: pd.DataFrame
     scaler: dict[str, np.ndarray]
     manifest: str
-
-
-def write_prepared(
-    out: Path,
-    *,
-    meta: PreparedMeta,
-    channels: Iterable[Channel],
-    time: Int64[np.ndarray, " step"],
-    calendar: Int16[np.ndarray, "step 2"],
-    covariates: Float[np.ndarray, "step covariate"],
-    climatology: Float[np.ndarray, "time_of_week node"],
-    graph: Mapping[str, np.ndarray],
-    geometry: Mapping[str, np.ndarray],
-    sensors: pd.DataFrame,
-    covariate_scale: tuple[np.ndarray, np.ndarray],
-) -> PreparedMeta:
-    """Write the folder beside `out` and rename it into place; on any exception `out` is as it was.
-
-    Args:
-        meta: everything but `files`, which is filled here.
-        channels: in the order of `meta.channels`; taken one at a time, so one is in memory.
-        graph: "neighbors", "valid", "features". geometry: "positions", "roads", "lengths", "paths".
-        covariate_scale: mean and std of each covariate.
-    Returns: the meta that was written.
-    """
-    with replacing_folder(out) as folder:
-        shape = (meta.steps, meta.sensors, len(meta.channels))
-        scales = _write_channels(folder, shape, channels)
-        np.save(folder / "time.npy", time.astype(np.int64, copy=False))
-        np.save(folder / "calendar.npy", calendar.astype(np.int16, copy=False))
-        np.save(folder / "covariates.npy", covariates.astype(np.float32, copy=False))
-        np.save(folder / "climatology.npy", climatology.astype(np.float32, copy=False))
-        sensors.to_parquet(folder / "sensors.parquet", index=False, write_page_checksum=True)
-        for name, arrays in (("graph", graph), ("geometry", geometry)):
-            content = save({key: np.ascontiguousarray(array) for key, array in arrays.items()})
-            (folder / f"{name}.safetensors").write_bytes(content)  # save_file would make it private (0600)
-        scaler = {"covariate_mean": covariate_scale[0].tolist(), "covariate_std": covariate_scale[1].tolist()}
-        scaler |= {"mean": [mean for mean, _ in scales], "std": [std for _, std in scales]}
-        (folder / "scaler.json").write_text(json.dumps(scaler, sort_keys=True, allow_nan=False) + "\n")
-        meta = replace(meta, files={name: _fingerprint(folder / name) for name in FILES})
-        (folder / "meta.json").write_text(json.dumps(asdict(meta), sort_keys=True, indent=2) + "\n")
-    return meta
 
 
 def open_prepared(folder: Path | str, verify: bool = True) -> Prepared:
@@ -243,35 +183,8 @@ def open_prepared(folder: Path | str, verify: bool = True) -> Prepared:
     )
 
 
-def _write_channels(
-    folder: Path, shape: tuple[int, int, int], channels: Iterable[Channel]
-) -> list[tuple[float | list[float], float | list[float]]]:
-    values = open_memmap(folder / "values.npy", mode="w+", dtype=np.float32, shape=shape)
-    observed = open_memmap(folder / "observed.npy", mode="w+", dtype=np.bool_, shape=shape)
-    block = max(1, BLOCK_BYTES // (4 * shape[1]))
-    scales = []
-    for index, channel in enumerate(channels):
-        assert channel.readings.shape == shape[:2], (channel.readings.shape, shape)
-        for first in range(0, shape[0], block):
-            rows = slice(first, first + block)
-            for column in range(0, shape[1], COLUMNS):
-                columns = slice(column, column + COLUMNS)
-                part = channel.readings[rows, columns]
-                seen = ~np.isnan(part)
-                values[rows, columns, index] = np.where(seen, part, np.float32(0))
-                observed[rows, columns, index] = seen
-                release(channel.readings)
-            release(values)
-            release(observed)
-        scales.append((channel.mean.tolist(), channel.std.tolist()))
-        del channel  # the next one is read when this one is gone
-    assert len(scales) == shape[2], (len(scales), shape)
-    values.flush()
-    observed.flush()
-    return scales
-
-
-def _fingerprint(path: Path) -> dict[str, int | str]:
+def fingerprint(path: Path) -> dict[str, int | str]:
+    """Size and SHA-256 of a file, as meta.json states them."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"bytes": path.stat().st_size, "sha256": digest}
@@ -303,7 +216,7 @@ def _check_files(folder: Path, meta: PreparedMeta, verify: bool) -> None:
             problems.append(f"{name} is missing")
         elif path.stat().st_size != stated.get("bytes"):
             problems.append(f"{name} has {path.stat().st_size} bytes, meta.json says {stated.get('bytes')}")
-        elif verify and _fingerprint(path)["sha256"] != stated.get("sha256"):
+        elif verify and fingerprint(path)["sha256"] != stated.get("sha256"):
             problems.append(f"{name} has changed since it was written (SHA-256 differs)")
     if problems:
         raise InputError.from_problems(f"{folder} is not what preprocess wrote; {MEND}:", problems)

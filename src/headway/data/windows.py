@@ -105,8 +105,8 @@ class Windows:
             "target_observed": _windows(observed[..., 0], self.horizon),
             "target_calendar": _windows(calendar, self.horizon),
         }
-        self.past = _windows(values[..., 0], self.history), _windows(observed[..., 0], self.history)
-        self.usual = self.ahead["target"], self.ahead["target_observed"]
+        self.of_history = _windows(values[..., 0], self.history), _windows(observed[..., 0], self.history)
+        self.of_target = self.ahead["target"], self.ahead["target_observed"]
 
     def mapped(self) -> Windows:
         """The same windows from the prepared arrays as they are: those of every origin, at no memory."""
@@ -126,8 +126,8 @@ class Windows:
         fallback = self.climatology.index_select(0, (day * self.slots_per_day + slot).flatten())
         later, before = slice(2, 2 + len(self.lags)), slice(2 + len(self.lags), len(self.back))
         last = last_observed(fields["history"][..., 0], fields["history_observed"][..., 0])
-        anchors = self._beside(self.usual, rows[:, later], moved[:, later], last)
-        past = self._beside(self.past, rows[:, before], moved[:, before])
+        anchors = self._beside(self.of_target, rows[:, later], moved[:, later], last)
+        past = self._beside(self.of_history, rows[:, before], moved[:, before])
         fields |= {"past": past[0], "past_observed": past[1]}
         fields |= {"anchors": anchors[0], "anchors_observed": anchors[1]}
         fields["fallback"] = fallback.view_as(fields["target"])

@@ -73,7 +73,7 @@ def read_npz(path: Path, name: str, suffixes: tuple[str, ...] = (".npz",)) -> np
                 _require_numbers(file, info.file_size, path, name)
         with np.load(path, allow_pickle=False) as arrays:
             return arrays[name]
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, ValueError, EOFError, OSError, RuntimeError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} is no readable archive of arrays, perhaps truncated: {error}") from None
