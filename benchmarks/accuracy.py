@@ -3,14 +3,15 @@
     pip install lightgbm==4.7.0
     git clone https://github.com/GestaltCogTeam/STID
     STID=$PWD/STID python benchmarks/accuracy.py --data DIR [--data DIR ...] [--simulated] --work FOLDER
-        [--seeds 3] [--steps 4000] [--models headway,stid_context] [--set KEY=VALUE ...] [--json FILE]
+        [--seeds 3] [--steps 4000] [--models headway,stid_context] [--set [DATA:]KEY=VALUE ...] [--json FILE]
 
 Each DIR is a folder of the raw contract (docs/data.md). The pipeline's own stages prepare it once, 7-1-2 in time;
-ours is trained by them from params.yaml, but for what the data set makes impossible and what `--set` changes. The
-peers read the same prepared folder, and are judged on the same windows by the same code: the naive forecasts, our
-anchors alone, linear maps in closed form, LightGBM, STID; the latter three also, or only, with the windows of a day
-and a week ago. A peer that is not installed is left out, and how to get it is said. What learns by steps gets
-`--steps` of them, LOOKS looks at the same validation windows, and keeps its best weights.
+ours is trained by them from params.yaml, but for what the data set makes impossible and what `--set` changes, on all
+data sets or on the one that it names. The peers read the same prepared folder, and are judged on the same windows by
+the same code: the naive forecasts, our anchors alone, linear maps in closed form, LightGBM, STID; the latter three
+also, or only, with the windows of a day and a week ago. A peer that is not installed is left out, and how to get it is
+said. What learns by steps gets `--steps` of them, LOOKS looks at the same validation windows, and keeps its best
+weights.
 
 Graph WaveNet and STAEformer are left out: on two cores an epoch of theirs takes 11 and 35 minutes, so nothing is
 claimed against them here.
@@ -35,7 +36,7 @@ import peer_naive
 import peer_stid
 from accuracy_tables import tables
 from child import ChildFailed, run_child
-from own_run import COST, Setting, make_setting, prepare, run_own
+from own_run import COST, SIMULATED, Setting, make_setting, prepare, run_own
 from peer import PEERS, SEEDED, family_of
 from project_copy import LOOKS, ROOT, VALIDATION_WINDOWS, log
 from results_log import Key, ResultsLog, code_digest
@@ -59,7 +60,8 @@ def main() -> None:
     found: dict[str, Any] = {}
     failures: list[str] = []
     for source in [*arguments.data, *([None] if arguments.simulated else [])]:
-        setting = make_setting(arguments.work, source, arguments.steps, arguments.changes)
+        changes = changes_for(source.resolve().name if source else SIMULATED, arguments.changes)
+        setting = make_setting(arguments.work, source, arguments.steps, changes)
         prepare(setting)
         failures += fill(setting, book, arguments)
         found[setting.name] = collect(setting, book, arguments)
@@ -82,7 +84,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3, help="number of trainings; seeds are 0, 1, ...")
     parser.add_argument("--steps", type=int, default=4000, help="of each training")
     parser.add_argument("--models", default=",".join(MODELS), help="names, with commas")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of params.yaml")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="[DATA:]KEY=VALUE", help="of params.yaml"
+    )
     parser.add_argument("--json", type=Path, help="file to write all that was found to")
     arguments = parser.parse_args()
     missing = [str(path) for path in arguments.data if not (path / "series.parquet").is_file()]
@@ -94,11 +98,21 @@ def parse_arguments() -> argparse.Namespace:
     unknown = set(arguments.models) - set(MODELS)
     if unknown:
         parser.error(f"unknown models {', '.join(sorted(unknown))}; there are {', '.join(MODELS)}")
-    yaml = YAML(typ="safe")
-    arguments.changes = {
-        key: yaml.load(value) for key, _, value in (pair.partition("=") for pair in arguments.set)
-    }
+    arguments.changes = dict(split_change(text) for text in arguments.set)
     return arguments
+
+
+def split_change(text: str) -> tuple[tuple[str, str], Any]:
+    """`DATA:KEY=VALUE` as ((data, key), value); without a data set it is of all, and the first is empty."""
+    place, _, value = text.partition("=")
+    data, _, key = place.rpartition(":")
+    return (data, key), YAML(typ="safe").load(value)
+
+
+def changes_for(name: str, changes: dict[tuple[str, str], Any]) -> dict[str, Any]:
+    """What `--set` changes on this data set: what names it counts more than what is for all."""
+    for_all = {key: value for (data, key), value in changes.items() if not data}
+    return for_all | {key: value for (data, key), value in changes.items() if data == name}
 
 
 def fill(setting: Setting, book: ResultsLog, arguments: argparse.Namespace) -> list[str]:

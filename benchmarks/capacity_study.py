@@ -19,18 +19,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shutil
-import subprocess
-import sys
 import tempfile
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from project_copy import ROOT, copy_code, copy_raw, count_steps, log, write_params
-from uncertainty import keep_days, spread
+from dvc_sweep import dvc, start_project
+from project_copy import count_steps, log
+from uncertainty import spread
 
 BATCH = 16
 Row = dict[str, Any]
@@ -41,7 +38,8 @@ def main() -> None:
     name = arguments.data.resolve().name
     with tempfile.TemporaryDirectory(prefix="headway-") as folder:
         project = Path(folder) / "project"
-        start_project(project, name, arguments)
+        size = {"sensors": arguments.sensors, "days": arguments.days}
+        start_project(project, arguments.data, changes_of(name, arguments), **size, preset="stmgt")
         queue_sweep(project, arguments)
         meta = json.loads((project / "data/prepared/meta.json").read_text())
         rows = read_experiments(project, meta)
@@ -66,26 +64,11 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def start_project(project: Path, name: str, arguments: argparse.Namespace) -> None:
-    """Code, parameters and data of a new project, committed, and its data prepared."""
-    project.mkdir()
-    copy_code(project)
-    shutil.copytree(ROOT / ".dvc/plots", project / ".dvc/plots")
-    for file in ("dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore"):
-        shutil.copy(ROOT / file, project / file)
-    shutil.copytree(ROOT / "presets", project / "presets")
-    raw = project / "data/raw" / name
-    copy_raw(arguments.data, raw, arguments.sensors)
-    keep_days(raw, arguments.days)
-    run(project, sys.executable, "-m", "headway", "preset", "stmgt")
-    changes = count_steps(arguments.steps) | {"train.batch_size": BATCH, "runtime.keep_runs": 1000}
+def changes_of(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """What this study asks of params.yaml."""
+    changes = count_steps(arguments.steps) | {"train.batch_size": BATCH}
     changes |= {"dataset": name, "preprocess.unusable_sensors": "drop", "runtime.threads": arguments.threads}
-    write_params(project, changes, project / "params.yaml")
-    run(project, "git", "init", "-q", "-b", "main")
-    dvc(project, "add", "--quiet", f"data/raw/{name}")
-    dvc(project, "repro", "preprocess")
-    run(project, "git", "add", "-A")
-    run(project, "git", "commit", "-q", "-m", "start")
+    return changes
 
 
 def queue_sweep(project: Path, arguments: argparse.Namespace) -> None:
@@ -165,30 +148,6 @@ def print_table(rows: list[Row], name: str, meta: dict[str, Any], steps: int) ->
         cells += [f"{np.median(column[key]):.0f}" for key in ("epoch_seconds", "resident_mib")]
         lines.append(f"| {' | '.join(cells)} |")
     log("\n".join(lines))
-
-
-def dvc(project: Path, *arguments: str) -> str:
-    return run(project, sys.executable, "-m", "dvc", *arguments)
-
-
-def run(project: Path, *command: str) -> str:
-    """What the command prints; it must succeed."""
-    identity = {
-        f"GIT_{who}_{what}": "x@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
-    }
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    environment = {**os.environ, **identity, "PATH": path, "DVC_NO_ANALYTICS": "1"}
-    done = subprocess.run(
-        command,
-        cwd=project,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        sys.exit(f"{' '.join(command)} failed with exit code {done.returncode}:\n{done.stdout}{done.stderr}")
-    return done.stdout
 
 
 if __name__ == "__main__":

@@ -1,0 +1,237 @@
+"""What each part of the model is worth: the same training without it, or with something else in its place.
+
+    python benchmarks/ablation.py [--data DIR ...] [--simulated] --work FOLDER [--rows no_signs,no_mamba]
+        [--seeds 3] [--steps 800] [--sensors 64] [--days 90] [--threads 0] [--json FILE]
+
+A project under Git and DVC is made for each data set; each row and seed is queued in it by
+
+    dvc exp run --queue --name no_graph-seed0 -S model.spatial=none -S train.seed=0
+
+and the queue is run. Scores come from `dvc exp show`. params.yaml has no key that would take the signs from HA-GAT or
+the past from a block, so these two rows edit one line of the project's code before they are queued.
+
+A second call with the same FOLDER queues what is missing; a training that was interrupted goes on.
+
+Each difference is that of the same seed with and without: `wins` counts the seeds in which params.yaml is better.
+JSON: {data set: [{"row", "seed", "mae", "rmse", "weights"}]}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from dvc_sweep import dvc, run, start_project
+from project_copy import count_steps, log, possible_windows
+from uncertainty import spread
+
+SIMULATED = "simulated"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edit:
+    """One line of the code, and what stands in its place."""
+
+    file: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What differs from params.yaml: keys, or a line of the code where no key can say it."""
+
+    title: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    edit: Edit | None = None
+
+
+NO_SIGNS = Edit(
+    file="src/headway/nn/ha_gat.py",
+    old="agreement = self._agreement(h, table).flatten(-2)",
+    new="agreement = torch.full_like(self._agreement(h, table).flatten(-2), 1e3)  # whose tanh is 1",
+)
+NO_MAMBA = Edit(
+    file="src/headway/models/st_mamba.py",
+    old="h = self.norm(self.dropout(past).add_(h[:, :, -wanted:]))",
+    new="h = self.norm(h[:, :, -wanted:] + 0 * past)  # every weight still has a gradient",
+)
+ROWS = {
+    "params": Row(title="params.yaml"),
+    "no_graph": Row(title="no HA-GAT: no neighbor is read", changes={"model.spatial": "none"}),
+    "no_signs": Row(title="HA-GAT without signs", edit=NO_SIGNS),
+    "gatv2": Row(title="GATv2 in its place", changes={"model.spatial": "gatv2", "gatv2.hidden_dim": 32}),
+    "hypergraph": Row(title="hypergraph in its place", changes={"model.spatial": "hypergraph"}),
+    "one_hop": Row(title="one hop", changes={"ha_gat.hops": 1}),
+    "no_mamba": Row(title="no Mamba: identity in time", edit=NO_MAMBA),
+    "no_context": Row(
+        title="no context: history alone", changes={"windows.context": [], "windows.trailing_weeks": 0}
+    ),
+    "no_usual": Row(title="day and week, not what was usual", changes={"windows.trailing_weeks": 0}),
+    "no_anchors": Row(title="no anchors", changes={"model.anchors": False}),
+    "no_identity": Row(title="sensors without identity", changes={"st_mamba.node_embedding": False}),
+    "no_clock": Row(
+        title="no time of day",
+        changes={"st_mamba.time_of_day_embedding": False, "st_mamba.day_of_week_embedding": False},
+    ),
+    "no_decoder": Row(title="head of one layer", changes={"point.layers": 0}),
+    "no_dropout": Row(title="no sensor dropout", changes={"model.sensor_dropout": 0.0}),
+    "k4": Row(title="4 neighbors", changes={"preprocess.max_neighbors": 4}),
+    "k15": Row(title="15 neighbors", changes={"preprocess.max_neighbors": 15}),
+    "history48": Row(title="history of 48 steps", changes={"windows.history": 48}),
+    "width64": Row(title="width 64", changes={"ha_gat.hidden_dim": 64}),
+    "width96": Row(title="width 96", changes={"ha_gat.hidden_dim": 96}),
+    "two_blocks": Row(title="two blocks", changes={"st_mamba.layers": 2}),
+    "per_sensor": Row(title="scaled per sensor", changes={"preprocess.scaling": "per_sensor"}),
+}
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    found: dict[str, list[dict[str, Any]]] = {}
+    failed: list[str] = []
+    for source in [*arguments.data, *([None] if arguments.simulated else [])]:
+        name = source.resolve().name if source else SIMULATED
+        project = arguments.work.resolve() / name
+        if not (project / ".git").exists():
+            changes = choose_changes(name, source, arguments)
+            start_project(project, source, changes, sensors=arguments.sensors, days=arguments.days)
+        failed += queue_missing(project, arguments)
+        found[name] = [
+            row
+            for row in read_experiments(project)
+            if row["row"] in arguments.rows and row["seed"] < arguments.seeds
+        ]
+        print_table(
+            name, found[name], json.loads((project / "data/prepared/meta.json").read_text()), arguments
+        )
+        if arguments.json:
+            arguments.json.write_text(json.dumps(found, indent=1) + "\n")
+    if failed:
+        sys.exit(f"{len(failed)} failed: {', '.join(failed)}; `dvc queue logs NAME` in the project says why")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, action="append", default=[], help="folder of the raw contract")
+    parser.add_argument("--simulated", action="store_true", help="also the embedded data set")
+    parser.add_argument("--work", type=Path, required=True, help="folder of the projects")
+    parser.add_argument("--rows", default=",".join(ROWS), help="names, with commas; `params` is always there")
+    parser.add_argument("--seeds", type=int, default=3, help="number of trainings; seeds are 0, 1, ...")
+    parser.add_argument("--steps", type=int, default=800, help="of each training")
+    parser.add_argument("--sensors", type=int, default=0, help="only the first so many; 0: all")
+    parser.add_argument("--days", type=int, default=0, help="only the last so many; 0: all")
+    parser.add_argument("--threads", type=int, default=0, help="of the processor; 0: all")
+    parser.add_argument("--json", type=Path, help="file to write the scores to")
+    arguments = parser.parse_args()
+    if not arguments.data and not arguments.simulated:
+        parser.error("give --data DIR or --simulated")
+    arguments.rows = list(dict.fromkeys(["params", *arguments.rows.split(",")]))
+    if unknown := set(arguments.rows) - set(ROWS):
+        parser.error(f"unknown rows {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
+    return arguments
+
+
+def choose_changes(name: str, source: Path | None, arguments: argparse.Namespace) -> dict[str, Any]:
+    """What all rows change in params.yaml."""
+    changes = {"dataset": name, "preprocess.unusable_sensors": "drop", "runtime.threads": arguments.threads}
+    changes |= count_steps(arguments.steps)
+    return changes | (possible_windows(source / "series.parquet") if source else {})
+
+
+def queue_missing(project: Path, arguments: argparse.Namespace) -> list[str]:
+    """Queue what has no scores yet, seed by seed, and run the queue. Returns: what has none still.
+
+    What an earlier call left in the queue is taken out first, whether it waits or was killed at work.
+    """
+    dvc(project, "queue", "remove", "--all")
+    missing = find_missing(project, arguments)
+    for name, seed in missing:
+        queue(project, name, seed)
+    if missing:
+        log(f"{project.name}: {len(missing)} experiments")
+        dvc(project, "exp", "run", "--run-all")
+    return [f"{name}-seed{seed} in {project}" for name, seed in find_missing(project, arguments)]
+
+
+def find_missing(project: Path, arguments: argparse.Namespace) -> list[tuple[str, int]]:
+    done = {(row["row"], row["seed"]) for row in read_experiments(project)}
+    wanted = ((name, seed) for seed in range(arguments.seeds) for name in arguments.rows)
+    return [experiment for experiment in wanted if experiment not in done]
+
+
+def queue(project: Path, name: str, seed: int) -> None:
+    row = ROWS[name]
+    sets = {**row.changes, "train.seed": seed}
+    path = project / row.edit.file if row.edit else None
+    if path and row.edit:
+        code = path.read_text()
+        if code.count(row.edit.old) != 1:
+            sys.exit(
+                f"{row.edit.file} has no longer the one line {row.edit.old!r}, which the row {name} edits"
+            )
+        path.write_text(code.replace(row.edit.old, row.edit.new))
+    pairs = [f"{key}={json.dumps(value)}" for key, value in sets.items()]
+    dvc(
+        project,
+        *("exp", "run", "--queue", "--name", f"{name}-seed{seed}"),
+        *(part for pair in pairs for part in ("-S", pair)),
+    )
+    if path:
+        run(project, "git", "checkout", "--quiet", "--", str(path))
+
+
+def read_experiments(project: Path) -> list[dict[str, Any]]:
+    """Row, seed and scores of every experiment that has come to its end."""
+    rows = []
+    for state in json.loads(dvc(project, "exp", "show", "--json")):
+        for experiment in state["experiments"] or ():
+            told = experiment["revs"][0]
+            scores = (
+                ((told["data"] or {}).get("metrics") or {})
+                .get("metrics/evaluate/metrics.json", {})
+                .get("data")
+            )
+            if not scores:
+                continue
+            name, _, seed = experiment["name"].rpartition("-seed")
+            trained = told["data"]["metrics"]["metrics/train/metrics.json"]["data"]
+            rows.append({"row": name, "seed": int(seed), "mae": scores["mae"], "rmse": scores["rmse"]})
+            rows[-1] |= {"weights": trained["weights"]}
+    return sorted(rows, key=lambda row: (list(ROWS).index(row["row"]), row["seed"]))
+
+
+def print_table(
+    name: str, rows: Iterable[dict[str, Any]], meta: Mapping[str, Any], arguments: argparse.Namespace
+) -> None:
+    """Markdown: a row each, mean and deviation over seeds, and the difference from params.yaml seed by seed."""
+    by_row: dict[str, dict[int, dict[str, Any]]] = {}
+    for row in rows:
+        by_row.setdefault(row["row"], {})[row["seed"]] = row
+    base = by_row.get("params", {})
+    lines = [
+        f"\n### {name}\n",
+        f"{meta['sensors']} sensors, {meta['steps']} steps of {meta['step_seconds'] / 60:g} min; "
+        f"{arguments.steps} training steps\n",
+        f"| | weights | MAE, {meta['unit']} | RMSE | MAE against params.yaml | wins |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for row, runs in by_row.items():
+        against = [100 * (runs[seed]["mae"] / base[seed]["mae"] - 1) for seed in runs if seed in base]
+        cells = [ROWS[row].title, f"{next(iter(runs.values()))['weights']:,}"]
+        cells += [spread([run[key] for run in runs.values()]) for key in ("mae", "rmse")]
+        cells += [f"{np.mean(against):+.2f} %", f"{sum(part > 0 for part in against)} of {len(against)}"]
+        lines.append(f"| {' | '.join(cells)} |" if row != "params" else f"| {' | '.join(cells[:4])} | | |")
+    log("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
