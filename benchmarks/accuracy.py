@@ -9,8 +9,8 @@ Each DIR is a folder of the raw contract (docs/data.md). The pipeline's own stag
 ours is trained by them from params.yaml, but for what the data set makes impossible and what `--set` changes, on all
 data sets or on the one that it names. The peers read the same prepared folder, and are judged on the same windows by
 the same code: the naive forecasts, our anchors alone, linear maps in closed form, LightGBM, STID; the latter three
-also, or only, with the windows of a day and a week ago. A peer that is not installed is left out, and how to get it is
-said. What learns by steps gets `--steps` of them, LOOKS looks at the same validation windows, and keeps its best
+also, or only, with the windows of a day and a week ago. A peer that is not installed is left out, and how to get it
+is said. What learns by steps gets `--steps` of them, LOOKS looks at the same validation windows, and keeps its best
 weights.
 
 Graph WaveNet and STAEformer are left out: on two cores an epoch of theirs takes 11 and 35 minutes, so nothing is
