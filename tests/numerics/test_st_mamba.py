@@ -12,6 +12,7 @@ from torch import Tensor
 
 from headway.models.st_mamba import STMamba
 from headway.models.standardized import Standardized
+from headway.nn.embedding import DayWaves
 from headway.nn.ha_gat import HAGAT
 from headway.nn.hypergraph import Hypergraph
 from headway.nn.none import NoNeighbors
@@ -96,6 +97,15 @@ def test_the_clock_enters_while_its_switch_is_on(switch: str, column: int) -> No
     other = replace(batch, history_calendar=clock)
     assert not torch.allclose(with_it(batch).point, with_it(other).point)
     assert torch.equal(without(batch).point, without(other).point)
+
+
+def test_the_time_of_day_is_smooth_and_midnight_is_no_seam() -> None:
+    waves = DayWaves(288, 16)
+    vectors = waves(torch.arange(2 * 288).unsqueeze(0))[0]
+    assert torch.equal(vectors[:288], vectors[288:])
+    steps = vectors.diff(dim=0).norm(dim=1)
+    apart = (vectors[:288] - vectors[:288].roll(144, 0)).norm(dim=1)
+    assert steps.max() < apart.mean() / 4
 
 
 def test_sensors_that_read_the_same_differ_while_the_node_embedding_is_on() -> None:

@@ -132,9 +132,8 @@ def assemble(params: STMGTParams, parts: Parts) -> STMGT:
     Raises: InputError where widths do not fit.
     """
     check_divides("stmgt.heads", params.heads, parts.width, parts.width_key)
-    slots = params.clock == "slots"
     embedding = parts.embedding(
-        covariates=0, node=params.node_embedding, time_of_day=slots, day_of_week=slots
+        covariates=0, node=params.node_embedding, time_of_day=False, day_of_week=False
     )
     return STMGT(
         params,
@@ -160,6 +159,11 @@ class TimeEncoding(nn.Module):
             self.day = nn.Embedding(DAYS, d // 2)
             self.weekend = nn.Embedding(2, d // 4)
             self.clock = nn.Linear(2 + d // 2 + d // 4, d)
+        self.tables = params.clock == "slots"
+        if self.tables:
+            self.slot, self.day = nn.Embedding(slots_per_day, d), nn.Embedding(DAYS, d)
+            for table in (self.slot, self.day):
+                nn.init.normal_(table.weight, std=STEP_STD)
         self.steps = nn.Parameter(STEP_STD * torch.randn(history, d)) if params.step_embedding else None
 
     def forward(self, calendar: Int[Tensor, "batch time 2"]) -> Float[Tensor, "batch time d"]:
@@ -170,6 +174,8 @@ class TimeEncoding(nn.Module):
             wave = torch.stack([angle.sin(), angle.cos()], -1)
             weekend = (day >= SATURDAY).long()
             vectors = vectors + self.clock(torch.cat([wave, self.day(day), self.weekend(weekend)], -1))
+        if self.tables:
+            vectors = vectors + self.slot(slot) + self.day(day)
         return vectors if self.steps is None else vectors + self.steps
 
 
