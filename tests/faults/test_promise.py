@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
-from dataclasses import fields
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,34 +22,60 @@ from torch import Tensor
 from headway.data.prepared import Prepared
 from headway.errors import Stopped
 from headway.training.checkpoint import MANIFEST, STATE, TENSORS, _fingerprint
+from headway.training.course import TrainParams
 from headway.training.nonfinite import SKIPS_IN_ROW
 from headway.training.state import Progress
 from tiny_run import results, train_params, train_tiny
 
-RUN = train_params(seed=4, lr=0.05, patience=2, epochs=5)  # the second epoch is its best, the fourth its last
-PAUSE = 14  # within the fourth epoch
+BEST_EPOCH, LAST_STEP, PAUSE = 2, 16, 14  # the best is found before the pause, the end comes after it
+SEEDS = 30
 OF_FP16 = {"skipped_in_row"}  # tested below
 FIELDS = [field.name for field in fields(Progress) if field.name not in OF_FP16]
 GROUPS = ("model.", "best.", ".exp_avg", ".exp_avg_sq", ".step")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paused:
+    """The .resume of a run that was continued with another micro-batch and killed, and what it leaves in the end."""
+
+    kept: Path
+    results: dict[str, str]
+    train: TrainParams
+
+
 @pytest.fixture(scope="module")
-def paused(
-    prepared: Prepared, tmp_path_factory: pytest.TempPathFactory, whole: object
-) -> tuple[Path, dict[str, str]]:
-    """The .resume of a run that was continued with another micro-batch and killed, and what it leaves."""
+def paused(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory, whole: object) -> Paused:
+    train = stopping_early(prepared, tmp_path_factory.mktemp("tried"))
     folder = tmp_path_factory.mktemp("paused")
+    with inside(folder):
+        train_until(2, folder, prepared, train=train, micro_batch=4)
+        train_until(PAUSE, folder, prepared, train=train)
+        shutil.copytree(folder / ".resume", folder / "kept")
+        progress = train_tiny(folder, prepared, train=train).progress
+    assert (progress.best_epoch, progress.step) == (BEST_EPOCH, LAST_STEP)
+    return Paused(kept=folder / "kept", results=results(folder), train=train)
+
+
+def stopping_early(prepared: Prepared, folder: Path) -> TrainParams:
+    """The first seed whose run has its best epoch and its end where the pause needs them: another model, another."""
+    for seed in range(SEEDS):
+        train = train_params(seed=seed, lr=0.05, patience=2, epochs=5)
+        with inside(folder):
+            train_until(2, folder, prepared, train=train, micro_batch=4)
+            progress = train_tiny(folder, prepared, train=train).progress
+        if (progress.best_epoch, progress.step) == (BEST_EPOCH, LAST_STEP):
+            return train
+    raise AssertionError(
+        f"none of {SEEDS} seeds has its best in epoch {BEST_EPOCH} and ends at step {LAST_STEP}"
+    )
+
+
+@contextmanager
+def inside(folder: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as context:
         context.chdir(folder)
         context.setenv("DVC_ROOT", str(folder))
-        train_until(2, folder, prepared, train=RUN, micro_batch=4)
-        train_until(PAUSE, folder, prepared, train=RUN)
-        shutil.copytree(folder / ".resume", folder / "kept")
-        progress = train_tiny(folder, prepared, train=RUN).progress
-    assert (progress.best_epoch, progress.step) == (2, 16), (
-        "the best was found before the pause, the end is after it"
-    )
-    return folder / "kept", results(folder)
+        yield
 
 
 def change(checkpoint: Path, edit: Callable[[dict[str, Tensor], dict[str, Any]], object]) -> None:
@@ -61,43 +88,42 @@ def change(checkpoint: Path, edit: Callable[[dict[str, Tensor], dict[str, Any]],
     (checkpoint / MANIFEST).write_text(json.dumps(manifest))
 
 
-def continued(project: Path, prepared: Prepared, kept: Path, edit: Callable[..., object]) -> dict[str, str]:
+def continued(
+    project: Path, prepared: Prepared, paused: Paused, edit: Callable[..., object]
+) -> dict[str, str]:
     """What a run leaves that is continued from the newest checkpoint after an edit; nothing where it stops."""
-    shutil.copytree(kept, project / ".resume")
+    shutil.copytree(paused.kept, project / ".resume")
     change(checkpoints(project)[0], edit)
     try:
-        train_tiny(project, prepared, train=RUN)
+        train_tiny(project, prepared, train=paused.train)
     except (RuntimeError, KeyError):  # it does not go on at all
         return {}
     return results(project)
 
 
 def test_a_checkpoint_that_lacks_nothing_continues_to_the_same_bits(
-    prepared: Prepared, project: Path, paused: tuple[Path, dict[str, str]]
+    prepared: Prepared, project: Path, paused: Paused
 ) -> None:
-    kept, whole = paused
-    assert continued(project, prepared, kept, lambda *_: None) == whole
+    assert continued(project, prepared, paused, lambda *_: None) == paused.results
 
 
 @pytest.mark.parametrize("field", FIELDS)
 def test_without_a_number_of_its_progress_a_run_ends_otherwise(
-    field: str, prepared: Prepared, project: Path, paused: tuple[Path, dict[str, str]]
+    field: str, prepared: Prepared, project: Path, paused: Paused
 ) -> None:
-    kept, whole = paused
-    assert continued(project, prepared, kept, lambda _, state: state["progress"].pop(field)) != whole
+    assert (
+        continued(project, prepared, paused, lambda _, state: state["progress"].pop(field)) != paused.results
+    )
 
 
-def test_without_its_machine_a_run_ends_otherwise(
-    prepared: Prepared, project: Path, paused: tuple[Path, dict[str, str]]
-) -> None:
-    kept, whole = paused
-    assert continued(project, prepared, kept, lambda _, state: state.pop("machine")) != whole
+def test_without_its_machine_a_run_ends_otherwise(prepared: Prepared, project: Path, paused: Paused) -> None:
+    assert continued(project, prepared, paused, lambda _, state: state.pop("machine")) != paused.results
 
 
 @pytest.mark.parametrize("group", GROUPS)
 @pytest.mark.parametrize("dropped", [True, False], ids=["dropped", "zeroed"])
 def test_without_a_group_of_its_tensors_a_run_ends_otherwise(
-    group: str, dropped: bool, prepared: Prepared, project: Path, paused: tuple[Path, dict[str, str]]
+    group: str, dropped: bool, prepared: Prepared, project: Path, paused: Paused
 ) -> None:
     def edit(tensors: dict[str, Tensor], _: object) -> None:
         names = [name for name in tensors if name.startswith(group) or name.endswith(group)]
@@ -107,14 +133,13 @@ def test_without_a_group_of_its_tensors_a_run_ends_otherwise(
             if dropped:
                 del tensors[name]
 
-    kept, whole = paused
-    assert continued(project, prepared, kept, edit) != whole
+    assert continued(project, prepared, paused, edit) != paused.results
 
 
 def test_every_tensor_and_number_of_a_checkpoint_is_dropped_above(
-    paused: tuple[Path, dict[str, str]],
+    paused: Paused,
 ) -> None:
-    (newest,) = paused[0].glob(f"train/*/step-*{PAUSE}")
+    (newest,) = paused.kept.glob(f"train/*/step-*{PAUSE}")
     state = json.loads((newest / STATE).read_text())
     assert set(state["progress"]) == {*FIELDS, *OF_FP16}
     assert set(state) == {"schema", "progress", "machine", "scaler", "steps"}, "the steps are only shown"
