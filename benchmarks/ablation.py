@@ -10,7 +10,8 @@ A project under Git and DVC is made for each data set; each row and seed is queu
 and the queue is run. Scores come from `dvc exp show`. params.yaml has no key that would take the signs from HA-GAT or
 the past from a block, so these two rows edit one line of the project's code before they are queued.
 
-A second call with the same FOLDER queues what is missing; a training that was interrupted goes on.
+A second call with the same FOLDER queues what is missing; a training that was interrupted goes on. Code and
+params.yaml are those of the first call, and another size of the training needs another FOLDER.
 
 Each difference is that of the same seed with and without: `wins` counts the seeds in which params.yaml is better.
 JSON: {data set: [{"row", "seed", "mae", "rmse", "weights"}]}.
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -28,10 +30,11 @@ from typing import Any
 
 import numpy as np
 from dvc_sweep import dvc, run, start_project
+from own_run import SIMULATED
 from project_copy import count_steps, log, possible_windows
 from uncertainty import spread
 
-SIMULATED = "simulated"
+ASKED = "asked.json"  # what the project was made for; written when it is whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,14 +102,11 @@ def main() -> None:
     for source in [*arguments.data, *([None] if arguments.simulated else [])]:
         name = source.resolve().name if source else SIMULATED
         project = arguments.work.resolve() / name
-        if not (project / ".git").exists():
-            changes = choose_changes(name, source, arguments)
-            start_project(project, source, changes, sensors=arguments.sensors, days=arguments.days)
-        failed += queue_missing(project, arguments)
-        found[name] = [
-            row
-            for row in read_experiments(project)
-            if row["row"] in arguments.rows and row["seed"] < arguments.seeds
+        open_project(project, source, arguments)
+        done = run_missing(project, arguments)
+        found[name] = [done[experiment] for experiment in wanted(arguments) if experiment in done]
+        failed += [
+            f"{row}-seed{seed} in {project}" for row, seed in wanted(arguments) if (row, seed) not in done
         ]
         print_table(
             name, found[name], json.loads((project / "data/prepared/meta.json").read_text()), arguments
@@ -140,32 +140,44 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def choose_changes(name: str, source: Path | None, arguments: argparse.Namespace) -> dict[str, Any]:
-    """What all rows change in params.yaml."""
-    changes = {"dataset": name, "preprocess.unusable_sensors": "drop", "runtime.threads": arguments.threads}
-    changes |= count_steps(arguments.steps)
-    return changes | (possible_windows(source / "series.parquet") if source else {})
+def open_project(project: Path, source: Path | None, arguments: argparse.Namespace) -> None:
+    """Make the project of a data set, unless an earlier call has; one that is not whole is made anew."""
+    asked = {name: getattr(arguments, name) for name in ("steps", "sensors", "days", "threads")}
+    if (project / ASKED).exists():
+        made_for = json.loads((project / ASKED).read_text())
+        if made_for != asked:
+            sys.exit(f"{project} was made for {made_for}, not for {asked}; give another --work")
+        return
+    shutil.rmtree(project, ignore_errors=True)
+    changes = {"dataset": project.name, "preprocess.unusable_sensors": "drop"}
+    changes |= {"runtime.threads": arguments.threads, **count_steps(arguments.steps)}
+    changes |= possible_windows(source / "series.parquet") if source else {}
+    start_project(project, source, changes, sensors=arguments.sensors, days=arguments.days)
+    (project / ".git/info/exclude").write_text(f"{ASKED}\n")
+    (project / ASKED).write_text(json.dumps(asked) + "\n")
 
 
-def queue_missing(project: Path, arguments: argparse.Namespace) -> list[str]:
-    """Queue what has no scores yet, seed by seed, and run the queue. Returns: what has none still.
+def wanted(arguments: argparse.Namespace) -> list[tuple[str, int]]:
+    """Rows and seeds, as the table has them."""
+    return [(name, seed) for name in arguments.rows for seed in range(arguments.seeds)]
 
-    What an earlier call left in the queue is taken out first, whether it waits or was killed at work.
+
+def run_missing(project: Path, arguments: argparse.Namespace) -> dict[tuple[str, int], dict[str, Any]]:
+    """Queue what has no scores yet, seed by seed, and run the queue. Returns: all scores, by row and seed.
+
+    What an earlier call left is undone first: an edit of the code, and what waits in the queue or was killed at work.
     """
+    run(project, "git", "checkout", "--quiet", "--", "src")
     dvc(project, "queue", "remove", "--all")
-    missing = find_missing(project, arguments)
-    for name, seed in missing:
+    done = read_experiments(project)
+    missing = [experiment for experiment in wanted(arguments) if experiment not in done]
+    if not missing:
+        return done
+    log(f"{project.name}: {len(missing)} experiments")
+    for name, seed in sorted(missing, key=lambda experiment: experiment[1]):
         queue(project, name, seed)
-    if missing:
-        log(f"{project.name}: {len(missing)} experiments")
-        dvc(project, "exp", "run", "--run-all")
-    return [f"{name}-seed{seed} in {project}" for name, seed in find_missing(project, arguments)]
-
-
-def find_missing(project: Path, arguments: argparse.Namespace) -> list[tuple[str, int]]:
-    done = {(row["row"], row["seed"]) for row in read_experiments(project)}
-    wanted = ((name, seed) for seed in range(arguments.seeds) for name in arguments.rows)
-    return [experiment for experiment in wanted if experiment not in done]
+    dvc(project, "exp", "run", "--run-all")
+    return read_experiments(project)
 
 
 def queue(project: Path, name: str, seed: int) -> None:
@@ -189,24 +201,24 @@ def queue(project: Path, name: str, seed: int) -> None:
         run(project, "git", "checkout", "--quiet", "--", str(path))
 
 
-def read_experiments(project: Path) -> list[dict[str, Any]]:
-    """Row, seed and scores of every experiment that has come to its end."""
-    rows = []
+def read_experiments(project: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    """Scores of every experiment that has come to its end, by row and seed."""
+    found = {}
     for state in json.loads(dvc(project, "exp", "show", "--json")):
         for experiment in state["experiments"] or ():
-            told = experiment["revs"][0]
-            scores = (
-                ((told["data"] or {}).get("metrics") or {})
-                .get("metrics/evaluate/metrics.json", {})
-                .get("data")
-            )
+            metrics = (experiment["revs"][0]["data"] or {}).get("metrics") or {}
+            scores = metrics.get("metrics/evaluate/metrics.json", {}).get("data")
             if not scores:
                 continue
             name, _, seed = experiment["name"].rpartition("-seed")
-            trained = told["data"]["metrics"]["metrics/train/metrics.json"]["data"]
-            rows.append({"row": name, "seed": int(seed), "mae": scores["mae"], "rmse": scores["rmse"]})
-            rows[-1] |= {"weights": trained["weights"]}
-    return sorted(rows, key=lambda row: (list(ROWS).index(row["row"]), row["seed"]))
+            found[name, int(seed)] = {
+                "row": name,
+                "seed": int(seed),
+                "mae": scores["mae"],
+                "rmse": scores["rmse"],
+                "weights": metrics["metrics/train/metrics.json"]["data"]["weights"],
+            }
+    return found
 
 
 def print_table(

@@ -13,8 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from project_copy import ROOT, copy_code, copy_raw, write_params
-from uncertainty import keep_days
+from project_copy import ROOT, copy_code, copy_raw, keep_days, write_params
 
 FILES = ("dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore")
 

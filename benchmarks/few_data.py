@@ -22,9 +22,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from project_copy import choose_params, copy_code, copy_raw, count_steps, log, run_stage, write_params
+from project_copy import (
+    choose_params,
+    copy_code,
+    copy_raw,
+    count_steps,
+    keep_days,
+    log,
+    run_stage,
+    write_params,
+)
 from ruamel.yaml import YAML
-from uncertainty import keep_days, spread
+from uncertainty import spread
 
 TRAINING_SHARE = 0.7  # of a data set's days, under the split 7-1-2
 WAYS: dict[str, dict[str, Any]] = {

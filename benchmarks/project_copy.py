@@ -56,6 +56,19 @@ def copy_raw(source: Path, target: Path, sensors: int) -> None:
             shutil.copy(path, target)
 
 
+def keep_days(folder: Path, days: int, until: str = "") -> None:
+    """Cut every table with timestamps to its last days, or the last before a date; 0 days: all."""
+    for path in folder.glob("*.parquet") if days or until else ():
+        table: Any = pd.read_parquet(path)
+        if "timestamp" in table:
+            newest = table["timestamp"].max()
+            end = pd.Timestamp(until, tz=newest.tz) if until else newest + pd.Timedelta(nanoseconds=1)
+            table = table[table["timestamp"] < end]
+            if days:
+                table = table[table["timestamp"] >= end - pd.Timedelta(days=days)]
+            table.to_parquet(path, index=False)
+
+
 def choose_params(project: Path, name: str) -> dict[str, Any]:
     """What must differ from params.yaml on this data set."""
     fixed = {"dataset": name, "preprocess.unusable_sensors": "drop"}

@@ -20,9 +20,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from project_copy import choose_params, copy_code, copy_raw, count_steps, log, run_stage, write_params
+from project_copy import (
+    choose_params,
+    copy_code,
+    copy_raw,
+    count_steps,
+    keep_days,
+    log,
+    run_stage,
+    write_params,
+)
 from ruamel.yaml import YAML
-from uncertainty import keep_days, spread
+from uncertainty import spread
 
 BASE: dict[str, Any] = {
     "windows.history": 48,

@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from project_copy import (
     choose_params,
     copy_code,
     copy_raw,
     count_steps,
+    keep_days,
     log,
     plan_steps,
     run_stage,
@@ -106,19 +106,6 @@ def measure(
             log(f"{name}, {model}, seed {seed}: MAE {metrics['mae']}, CRPS {scores['crps']}, {seconds:.0f} s")
     print_table(name, meta, found)
     return found
-
-
-def keep_days(folder: Path, days: int, until: str = "") -> None:
-    """Cut every table with timestamps to its last days, or the last before a date; 0 days: all."""
-    for path in folder.glob("*.parquet") if days or until else ():
-        table: Any = pd.read_parquet(path)
-        if "timestamp" in table:
-            newest = table["timestamp"].max()
-            end = pd.Timestamp(until, tz=newest.tz) if until else newest + pd.Timedelta(nanoseconds=1)
-            table = table[table["timestamp"] < end]
-            if days:
-                table = table[table["timestamp"] >= end - pd.Timedelta(days=days)]
-            table.to_parquet(path, index=False)
 
 
 def print_table(name: str, meta: dict[str, Any], found: dict[str, list[dict[str, Any]]]) -> None:

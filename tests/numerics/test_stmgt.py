@@ -61,7 +61,7 @@ def test_without_a_gate_space_and_time_are_added() -> None:
 
 def test_the_clock_knows_minutes_and_closes_the_day() -> None:
     torch.manual_seed(0)
-    time = TimeEncoding(replace(PARAMS, step_embedding=False), 8, HISTORY, 288)
+    time = TimeEncoding(replace(PARAMS, step_embedding=False), 8, HISTORY, 288, True)
 
     def at(slot: int, day: int = 2) -> Tensor:
         return time(torch.tensor([[[slot, day]]]))[0, 0]

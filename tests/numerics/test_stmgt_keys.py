@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from headway.models.standardized import Standardized
-from headway.models.stmgt import STMGTParams
+from headway.models.stmgt import SlotClock, STMGTParams
 from headway.nn.gatv2 import GATv2Params
 from tiny_model import HISTORY, NODES, stirred
 from tiny_stmgt import GATV2, made, network, stirred_model, windows
@@ -140,3 +140,10 @@ def test_only_the_vectors_of_steps_and_clock_tell_the_order_of_the_readings(step
     turned = replace(batch, **{name: getattr(batch, name).flip(1) for name in names})
     alike = torch.allclose(model(turned).point, model(batch).point, rtol=1e-5, atol=1e-3)
     assert alike is not step_embedding
+
+
+@pytest.mark.parametrize("knows_weeks", [True, False])
+def test_a_slot_clock_has_no_day_where_training_saw_each_day_but_once(knows_weeks: bool) -> None:
+    clock, slot = SlotClock(8, 24, knows_weeks), torch.tensor([[3]])
+    monday, tuesday = (clock(slot, torch.tensor([[day]])) for day in (0, 1))
+    assert torch.equal(monday, tuesday) != knows_weeks

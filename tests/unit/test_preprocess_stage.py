@@ -91,7 +91,7 @@ def test_preprocess_starts_without_torch() -> None:
 
 
 real = pytest.mark.skipif(
-    not REAL.is_dir(), reason=f"the real data sets are not at {REAL.name} beside the project"
+    not REAL.is_dir(), reason="the real data sets are not at shared/data beside the project"
 )
 
 

@@ -34,7 +34,7 @@ EVEN = [name for name in SERIES if name != "hcmc-runs-2025"]  # that one is a ru
 RULES: dict[str, Any] = {"unusable_sensors": "drop", "max_neighbors": 8}
 
 pytestmark = pytest.mark.skipif(
-    not SERIES, reason=f"{SHARED.name} beside the repository: the data are not there"
+    not SERIES, reason="the real data sets are not at shared/data beside the project"
 )
 
 

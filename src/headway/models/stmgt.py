@@ -86,7 +86,7 @@ class STMGT(nn.Module):
         head: (state, batch) -> Forecast.
         table: the sensor graph.
         history: steps read. covariates: columns of weather; 0 leaves the weather attention out.
-        slots_per_day: of the calendar.
+        slots_per_day: of the calendar. knows_weeks: whether training is long enough for a vector of each day.
     """
 
     def __init__(
@@ -101,11 +101,12 @@ class STMGT(nn.Module):
         history: int,
         covariates: int,
         slots_per_day: int,
+        knows_weeks: bool,
     ) -> None:
         super().__init__()
         self.table = table
         self.embedding = embedding
-        self.time = TimeEncoding(params, d, history, slots_per_day)
+        self.time = TimeEncoding(params, d, history, slots_per_day, knows_weeks)
         self.blocks = nn.ModuleList(Block(params, d, spatial()) for _ in range(params.layers))
         self.weather = Weather(params, d, covariates) if params.weather and covariates else None
         self.head = head
@@ -145,13 +146,16 @@ def assemble(params: STMGTParams, parts: Parts) -> STMGT:
         history=parts.meta.history,
         covariates=len(parts.meta.covariates),
         slots_per_day=parts.meta.slots_per_day,
+        knows_weeks=parts.meta.knows_weeks(),
     )
 
 
 class TimeEncoding(nn.Module):
     """One vector per history step: what the clock says, and how far back the step lies."""
 
-    def __init__(self, params: STMGTParams, d: int, history: int, slots_per_day: int) -> None:
+    def __init__(
+        self, params: STMGTParams, d: int, history: int, slots_per_day: int, knows_weeks: bool
+    ) -> None:
         super().__init__()
         self.d, self.slots_per_day = d, slots_per_day
         self.smooth = params.clock == "smooth"
@@ -159,11 +163,7 @@ class TimeEncoding(nn.Module):
             self.day = nn.Embedding(DAYS, d // 2)
             self.weekend = nn.Embedding(2, d // 4)
             self.clock = nn.Linear(2 + d // 2 + d // 4, d)
-        self.tables = params.clock == "slots"
-        if self.tables:
-            self.slot, self.day = nn.Embedding(slots_per_day, d), nn.Embedding(DAYS, d)
-            for table in (self.slot, self.day):
-                nn.init.normal_(table.weight, std=STEP_STD)
+        self.slots = SlotClock(d, slots_per_day, knows_weeks) if params.clock == "slots" else None
         self.steps = nn.Parameter(STEP_STD * torch.randn(history, d)) if params.step_embedding else None
 
     def forward(self, calendar: Int[Tensor, "batch time 2"]) -> Float[Tensor, "batch time d"]:
@@ -174,9 +174,26 @@ class TimeEncoding(nn.Module):
             wave = torch.stack([angle.sin(), angle.cos()], -1)
             weekend = (day >= SATURDAY).long()
             vectors = vectors + self.clock(torch.cat([wave, self.day(day), self.weekend(weekend)], -1))
-        if self.tables:
-            vectors = vectors + self.slot(slot) + self.day(day)
+        if self.slots is not None:
+            vectors = vectors + self.slots(slot, day)
         return vectors if self.steps is None else vectors + self.steps
+
+
+class SlotClock(nn.Module):
+    """A vector of each slot of the day and, where training is long enough to learn them, of each day."""
+
+    def __init__(self, d: int, slots_per_day: int, knows_weeks: bool) -> None:
+        super().__init__()
+        self.slot = nn.Embedding(slots_per_day, d)
+        self.day = nn.Embedding(DAYS, d) if knows_weeks else None
+        for table in (self.slot, self.day):
+            if table is not None:
+                nn.init.normal_(table.weight, std=STEP_STD)
+
+    def forward(
+        self, slot: Int[Tensor, "batch time"], day: Int[Tensor, "batch time"]
+    ) -> Float[Tensor, "batch time d"]:
+        return self.slot(slot) if self.day is None else self.slot(slot) + self.day(day)
 
 
 class Block(SpatialBlock):
