@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from headway.__main__ import main
 from headway.commands.runs import inspect_runs, list_runs, prune_runs, runs_table
 from headway.training.experiment import identity
+from headway.training.pretrain_experiment import identity as pretraining_identity
 from project_params import ROOT, sections_of
 from tiny_prepared import tiny_prepared
 
@@ -36,6 +38,21 @@ def write_run(
     (folder / "lock").write_text("pid 1 on host, since yesterday")
     progress = {"step": step, "best_error": 3.14159, "epochs_since_best": tired}
     (checkpoint / "state.json").write_text(json.dumps({"progress": progress, "steps": steps}))
+    return folder
+
+
+def write_pretraining(store: Path, sections: dict[str, Any], *, step: int) -> Path:
+    """A run folder as the pretrain stage leaves it, with one checkpoint."""
+    folder = store / "pretrain" / f"{step:016x}"
+    checkpoint = folder / f"step-{step:010}"
+    checkpoint.mkdir(parents=True)
+    data = tiny_prepared()
+    placed = replace(data, meta=replace(data.meta, files={"geometry.safetensors": {"sha256": "0"}}))
+    decisive = pretraining_identity(placed, sections, Path(__file__))
+    (folder / "identity.json").write_text(json.dumps(decisive))
+    (folder / "sequence").write_text(str(step))
+    progress = {"step": step, "best_error": 0.5, "epochs_since_best": 0}
+    (checkpoint / "state.json").write_text(json.dumps({"progress": progress, "steps": 500}))
     return folder
 
 
@@ -72,6 +89,19 @@ def test_a_run_of_other_parameters_tells_what_differs_and_the_newest_comes_first
     first, second = inspect_runs(tmp_path, sections, "another state of the data")
     assert first.found.endswith(f"train.seed: 99 -> {sections['train'].seed}, prepared.meta.json")
     assert second.found.endswith("another experiment: prepared.meta.json")
+
+
+def test_a_pretraining_is_told_and_kept_as_a_training_is(tmp_path: Path) -> None:
+    sections = sections_of(pretrain={"method": "gt_ssl"})
+    mine = write_pretraining(tmp_path, sections, step=40)
+    other = write_pretraining(tmp_path, sections_of(pretrain={"method": "gt_ssl", "lr": 0.5}), step=50)
+    second, first = inspect_runs(tmp_path, sections, MANIFEST)
+    assert first.status == "ok" and first.found.startswith("step 40 of 500, ")
+    assert "this experiment" in first.found
+    assert second.found.endswith(f"pretrain.lr: 0.5 -> {sections['pretrain'].lr}")
+    said = prune_runs(list_runs(tmp_path, sections))
+    assert mine.exists() and not other.exists()
+    assert "kept     pretrain/00000000, step 40 of 500, 0.0 MiB: the run of params.yaml" in said
 
 
 def test_a_run_in_training_names_its_owner_and_is_not_disturbed(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from headway.commands.findings import Finding, note, ok
 from headway.models import section_records
 from headway.training.checkpoint import STATE, list_checkpoints
 from headway.training.lock import lock_owner, remove_unused
+from headway.training.pretrain_experiment import decisive_sections
 from headway.training.resume import KIND
 from headway.training.run import IDENTITY, describe, last_use
 
@@ -32,7 +33,7 @@ class KeptRun:
     Attributes:
         name: stage and the start of the identity's hash.
         state: `step 250 of 1000`, `finished at step 800`, or why it cannot be told.
-        best: lowest validation error so far, empty before the first.
+        best: lowest validation error or loss so far, empty before the first.
         size: bytes. owner: as `lock_owner` says.
         differing: what it differs in from params.yaml, `nothing` for the run of params.yaml itself; empty where
             its identity cannot be read.
@@ -52,9 +53,10 @@ def list_runs(store: Path, sections: Mapping[str, Any], manifest: str = "") -> l
 
     Args: manifest: of the prepared data, empty where there is none that fits params.yaml.
     """
-    present = _present(sections, manifest)
+    present = {"train": _of_training(sections, manifest), "pretrain": _of_pretraining(sections)}
     folders = sorted(path for path in store.glob("*/*") if path.is_dir())
-    return [_read_run(folder, present) for folder in sorted(folders, key=last_use, reverse=True)]
+    folders.sort(key=last_use, reverse=True)
+    return [_read_run(folder, present) for folder in folders]
 
 
 def inspect_runs(store: Path, sections: Mapping[str, Any], manifest: str = "") -> list[Finding]:
@@ -96,22 +98,32 @@ def _reason_to_keep(run: KeptRun) -> str:
     return ""
 
 
-def _present(sections: Mapping[str, Any], manifest: str) -> dict[str, Any]:
-    """The part of a run's identity that params.yaml and the prepared data decide."""
+def _of_training(sections: Mapping[str, Any], manifest: str) -> dict[str, Any]:
+    """The part of a training's identity that params.yaml and the prepared data decide."""
     decisive = {"model": sections["model"], "train": sections["train"].without_length()}
     decisive |= {name: sections[name] for name in section_records(sections["model"])}
-    plain = json.loads(json.dumps({name: asdict(record) for name, record in decisive.items()}))
-    return {"params": plain, **({"prepared": {"meta.json": manifest}} if manifest else {})}
+    return {"params": _plain(decisive), **({"prepared": {"meta.json": manifest}} if manifest else {})}
 
 
-def _read_run(folder: Path, present: Mapping[str, Any]) -> KeptRun:
+def _of_pretraining(sections: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a pretraining's identity that params.yaml decides; the places of the sensors are not compared."""
+    return {"params": _plain(decisive_sections(sections))}
+
+
+def _plain(records: Mapping[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps({name: asdict(record) for name, record in records.items()}))
+
+
+def _read_run(folder: Path, present: Mapping[str, Mapping[str, Any]]) -> KeptRun:
+    """Args: present: of each stage, what `_differing` compares with."""
+    stage = folder.parent.name
     state, best, differing = "no checkpoint yet", "", ""
     try:
         identity = json.loads((folder / IDENTITY).read_text(encoding="utf-8"))
-        differing = _differing(identity, present)
+        differing = _differing(identity, present[stage])
         saved = _newest_state(folder)
         if saved:
-            state, best = _state(saved, identity), _best(saved)
+            state, best = _state(saved, identity["params"][stage]["patience"]), _best(saved)
     except (OSError, ValueError, KeyError, TypeError) as error:
         state = f"cannot be read ({error})"
     return KeptRun(
@@ -139,9 +151,8 @@ def _differing(identity: Mapping[str, Any], present: Mapping[str, Any]) -> str:
     return describe(same, present)
 
 
-def _state(saved: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
+def _state(saved: Mapping[str, Any], patience: int) -> str:
     progress, steps = saved["progress"], saved.get("steps", 0)
-    patience = identity["params"]["train"]["patience"]
     step, tired = progress["step"], patience and progress["epochs_since_best"] >= patience
     if tired or (steps and step >= steps):
         return f"finished at step {step}"

@@ -150,13 +150,19 @@ def publish(
             write_transfer(draft / TRANSFER, own.transfer, own.encoder, encoder.layers, sensors)
 
 
-def identity(prepared: Prepared, params: Mapping[str, Any], script: Path) -> dict[str, Any]:
-    """What decides the result, as JSON. What is transferred does not, and of the data only their geometry does."""
+def decisive_sections(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The records that decide the result, with what does not decide it, such as what is transferred, taken out."""
     own = params["pretrain"]
     decisive = {"pretrain": replace(own, transfer="none"), own.encoder: params[own.encoder]}
     if own.encoder != "sgmp":
         # of it only the paths that say the scale are read
         decisive["sgmp"] = replace(params["sgmp"], hidden_dim=2)
+    return decisive
+
+
+def identity(prepared: Prepared, params: Mapping[str, Any], script: Path) -> dict[str, Any]:
+    """What decides the result, as JSON. Of the data only their geometry does."""
+    decisive = decisive_sections(params)
     return {
         "params": {section: asdict(record) for section, record in decisive.items()},
         "prepared": {"geometry": prepared.meta.files["geometry.safetensors"]["sha256"]},
