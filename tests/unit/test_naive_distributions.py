@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -51,6 +53,31 @@ def test_persistence_adds_the_errors_it_made_in_training() -> None:
         errors, (np.arange(MEMBERS) + 0.5) / MEMBERS, method="hazen"
     )
     assert members[0, 1, 2].tolist() == pytest.approx(expected.tolist(), rel=1e-4)
+
+
+def test_every_hour_of_a_long_hourly_series_is_learned() -> None:
+    prepared = tiny_prepared(steps=26_000, sensors=1, missing=0.0)
+    hour = prepared.calendar[:, 0]
+    prepared.values[:, 0, 0] = hour
+    batch = Windows(prepared).gather(torch.arange(20_000, 20_024))
+    members = naive_distributions(prepared)["climatology"](batch).members
+    assert torch.equal(members[..., 0, :], batch.target.expand_as(members[..., 0, :]))
+
+
+def test_a_sensor_that_training_never_showed_has_finite_members() -> None:
+    prepared = tiny_prepared(missing=0.0)
+    prepared.observed[: prepared.meta.training_rows, 1] = False
+    batch = Windows(prepared).gather(torch.arange(280, 310))
+    for name, forecast in naive_distributions(prepared).items():
+        assert forecast(batch).members.isfinite().all(), name
+
+
+def test_a_horizon_longer_than_training_has_no_errors_to_show() -> None:
+    prepared = tiny_prepared(missing=0.0)
+    short = replace(prepared, meta=replace(prepared.meta, training_rows=2))
+    batch = Windows(short).gather(torch.tensor([280]))
+    members = naive_distributions(short)["persistence"](batch).members
+    assert (members[0, 2] == batch.history[0, -1, :, 0].unsqueeze(-1)).all()
 
 
 def test_no_reading_after_training_enters() -> None:

@@ -11,7 +11,7 @@ Glossary: member m, hour of day type (0..47), origin t = row of the first target
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +25,8 @@ from headway.types import Batch
 
 MEMBERS = 20
 HOURS, SATURDAY = 24, 5
-MOST_ROWS = 8192  # of training, evenly spread, that quantiles are taken of
+MOST_ROWS = 8192  # of training that quantiles are taken of
+BLOCK = 256  # sensors at once: the training readings of all would not fit in memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,16 +56,19 @@ class Climatology:
     """What training showed at this hour of this kind of day, for each sensor."""
 
     def __init__(self, prepared: Prepared) -> None:
-        rows = _training_rows(prepared)
+        rows = _sampled_rows(prepared.meta.training_rows)
         self._step_seconds = prepared.meta.step_seconds
-        readings = _readings(prepared, rows)
         hours = _hour_of_day_type(prepared.calendar[rows].astype(np.int64), self._step_seconds)
-        usual = _quantiles(readings)
-        table = np.empty((2 * HOURS, *usual.shape), np.float32)
-        for hour in range(2 * HOURS):
-            found = _quantiles(readings[hours == hour])
-            table[hour] = np.where(np.isnan(found), usual, found)  # an hour that training never showed
-        self._table = torch.from_numpy(table)  # hour node member
+        table = np.empty((2 * HOURS, prepared.meta.sensors, MEMBERS), np.float32)
+        for sensors, readings in _blocks(prepared):
+            usual = _quantiles(readings[rows])
+            for hour in range(2 * HOURS):
+                found = _quantiles(readings[rows[hours == hour]])
+                table[hour, sensors] = np.where(
+                    np.isnan(found), usual, found
+                )  # training never showed the hour
+        anywhere = np.nanmean(table, axis=(0, 1))  # for a sensor that training never showed
+        self._table = torch.from_numpy(np.where(np.isnan(table), anywhere, table))  # hour node member
 
     def __call__(self, batch: Batch) -> Ensemble:
         hours = _hour_of_day_type(batch.target_calendar.cpu().numpy(), self._step_seconds)
@@ -75,13 +79,14 @@ class Persistence:
     """The last reading, and how wrong it was in training after so many steps, for each sensor."""
 
     def __init__(self, prepared: Prepared) -> None:
-        last = _held(_readings(prepared, np.arange(prepared.meta.training_rows)))
-        readings = _readings(prepared, np.arange(prepared.meta.training_rows))
-        errors = []
-        for step in range(1, prepared.meta.horizon + 1):
-            error = readings[step:] - last[:-step]
-            errors.append(_quantiles(error[:: -(-len(error) // MOST_ROWS)]))
-        self._errors = torch.from_numpy(np.nan_to_num(np.stack(errors)))  # horizon node member
+        rows, horizon = _sampled_rows(prepared.meta.training_rows), prepared.meta.horizon
+        errors = np.empty((horizon, prepared.meta.sensors, MEMBERS), np.float32)
+        for sensors, readings in _blocks(prepared):
+            last = _held(readings)
+            for step in range(1, horizon + 1):
+                before = rows[rows < len(readings) - step]
+                errors[step - 1, sensors] = _quantiles(readings[before + step] - last[before])
+        self._errors = torch.from_numpy(np.nan_to_num(errors))  # horizon node member
 
     def __call__(self, batch: Batch) -> Ensemble:
         last, known = last_observed(batch.history[..., 0], batch.history_observed[..., 0])
@@ -89,14 +94,20 @@ class Persistence:
         return Ensemble(members=held.unsqueeze(-1) + self._errors.to(held))
 
 
-def _training_rows(prepared: Prepared) -> Int[np.ndarray, " row"]:
-    rows = prepared.meta.training_rows
-    return np.arange(0, rows, -(-rows // MOST_ROWS))
+def _sampled_rows(rows: int) -> Int[np.ndarray, " row"]:
+    """Rows of training at random, not every so many: those would be of some hours of the day only."""
+    if rows <= MOST_ROWS:
+        return np.arange(rows)
+    return np.sort(np.random.default_rng(0).choice(rows, MOST_ROWS, replace=False))
 
 
-def _readings(prepared: Prepared, rows: Int[np.ndarray, " row"]) -> Float[np.ndarray, "row node"]:
-    """Of the target; NaN where not observed."""
-    return np.where(prepared.observed[rows, :, 0], prepared.values[rows, :, 0], np.nan)
+def _blocks(prepared: Prepared) -> Iterator[tuple[slice, Float[np.ndarray, "row node"]]]:
+    """Some sensors at once, and their training readings; NaN where not observed."""
+    rows = slice(prepared.meta.training_rows)
+    for first in range(0, prepared.meta.sensors, BLOCK):
+        sensors = slice(first, first + BLOCK)
+        observed, values = prepared.observed[rows, sensors, 0], prepared.values[rows, sensors, 0]
+        yield sensors, np.where(observed, values, np.float32(np.nan))
 
 
 def _held(readings: Float[np.ndarray, "row node"]) -> Float[np.ndarray, "row node"]:
