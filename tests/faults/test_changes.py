@@ -92,6 +92,14 @@ def test_fault_29_resume_same_params_continues_across_a_change_of_code_and_the_c
     assert "change of its code" in note and note in (paused / "models/train/README.md").read_text()
 
 
+def test_fault_29_the_run_to_be_continued_is_not_pruned(
+    prepared: Prepared, paused: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("headway.training.experiment.code_digest", lambda *_: "changed")
+    train_tiny(paused, prepared, resume="same-params", keep_runs=1)
+    assert f"resuming at step 6 of {STEPS}" in caplog.text
+
+
 def test_fault_29_a_change_of_the_model_s_code_that_no_checkpoint_fits_is_refused(
     prepared: Prepared, paused: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,6 +34,11 @@ class Echo(nn.Module):
         return PointForecast(point=torch.full_like(batch.target, self.said))
 
 
+def given_up(model: Standardized) -> list[str]:
+    """What `save_memory` gives up until nothing is left."""
+    return list(iter(model.save_memory, ""))
+
+
 @pytest.fixture(params=["global", "per_sensor"])
 def scaler(request: pytest.FixtureRequest) -> tuple[Tensor, Tensor]:
     return SCALERS[request.param]
@@ -125,6 +130,14 @@ def test_a_reading_equal_to_the_mean_counts_and_a_missing_one_never_does() -> No
     target[0, 0, 0], seen[0, 0, 0] = 0.0, True  # a true zero, e.g. a flow at night
     z = model.standardize(replace(batch, target=target, target_observed=seen))
     assert absolute_error(model.forecast_standard(z), z).item() == pytest.approx(1 + MEAN / STD)
+
+
+def test_memory_is_given_up_to_an_end_also_where_no_sensor_reads_another() -> None:
+    model = tiny_model(tiny_meta(), tiny_graph())
+    assert len(given_up(model)) > 2
+    model = Standardized(Echo(0), None, *SCALERS["global"])
+    model.set_recompute(True)
+    assert given_up(model) == []
 
 
 def test_the_scaler_is_data_and_not_weights() -> None:

@@ -136,10 +136,12 @@ class Standardized(nn.Module):
         if not self.recomputes():
             self.set_recompute(True)
             return "activations computed again"
-        if self.slices() < MOST_SLICES:
-            self.set_slices(2 * self.slices())
-            return f"sensors read in {self.slices()} slices of the history"
-        return ""
+        before = self.slices()
+        if before < MOST_SLICES:
+            self.set_slices(2 * before)
+        if self.slices() == before:  # also where nothing in the model reads neighbors
+            return ""
+        return f"sensors read in {self.slices()} slices of the history"
 
     def begin_step(self, step: int) -> None:
         """Training goes on to this step: what changes outside the optimizer does so now."""

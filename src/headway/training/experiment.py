@@ -98,7 +98,9 @@ def run_experiment(
         progress.notes.append(_origin(pretrained))
     if params["model"].head == "mixture" and ranks.first:
         count = CollapseCount(params["mixture"].smallest * model.std[0])
-        calibrator = calibrate(model, windows.mapped(), splits["validation"], runtime.micro_batch, count)
+        validation, at_once = splits["validation"], run.runtime.micro_batch
+        with memory_may_run_out(run, device):
+            calibrator = calibrate(model, windows.mapped(), validation, at_once, count)
         progress.notes += count.told()
     else:
         calibrator = None

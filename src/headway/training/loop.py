@@ -118,12 +118,12 @@ def take_step(
     Raises: NonFinite before the update.
     """
     progress, model, ranks = state.progress, state.model, run.ranks
+    model.begin_step(progress.step)
     share = course.share(origins, ranks.rank, ranks.world)
     observed = int(ranks.total(windows.count_observed(share))[0])
     if not observed:
         progress.step += 1
         return math.nan
-    model.begin_step(progress.step)
     error = accumulate(state, windows, share, observed, course, precision, run)
     if model.mix is not None and course.params.anchor_pull:
         state.scaler.scale(course.params.anchor_pull * model.mix.pull()).backward()

@@ -29,7 +29,7 @@ from annotated_types import Ge, Gt
 
 from headway.atomic import write_text
 from headway.data.windows import Residence
-from headway.errors import Stopped
+from headway.errors import InputError, Stopped
 from headway.training.lock import acquire, remove_unused
 from headway.training.memory import parse_size
 from headway.training.ranks import ALONE, Ranks
@@ -83,7 +83,10 @@ class RuntimeParams:
 
     def __post_init__(self) -> None:
         if self.memory_budget != "auto":
-            parse_size(self.memory_budget)
+            try:
+                parse_size(self.memory_budget)
+            except InputError as error:
+                raise InputError(f"runtime.memory_budget: {error}") from None
         parse_cluster(self.cluster)
 
     def forecast_windows(self, sensors: int, history: int) -> int:
@@ -186,10 +189,11 @@ class Run:
         raise SystemExit(code)
 
     def prune(self) -> None:
-        """Remove the oldest run folders beyond `keep_runs`; never one that is in use."""
-        others = sorted(self._others(), key=last_use, reverse=True)
+        """Remove the oldest run folders beyond `keep_runs`; never one that is in use, or that this run continues."""
+        others, continued = sorted(self._others(), key=last_use, reverse=True), self.relative()
         for other in others[self.runtime.keep_runs - 1 :]:
-            remove_unused(other)
+            if other != continued:
+                remove_unused(other)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._signal:
