@@ -70,6 +70,7 @@ def test_the_clock_knows_minutes_and_closes_the_day() -> None:
     assert 0 < five_minutes < one_hour / 6
     torch.testing.assert_close((at(287) - at(0)).norm(), five_minutes, rtol=0.05, atol=0)
     days = [at(0, day) for day in range(7)]
+    assert time.weekend is not None
     assert len({tuple(day.tolist()) for day in days}) == 7
     with torch.no_grad():
         time.weekend.weight[1] += 1

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from headway.models.standardized import Standardized
-from headway.models.stmgt import SlotClock, STMGTParams
+from headway.models.stmgt import SlotClock, STMGTParams, TimeEncoding
 from headway.nn.gatv2 import GATv2Params
 from tiny_model import HISTORY, NODES, stirred
-from tiny_stmgt import GATV2, made, network, stirred_model, windows
+from tiny_stmgt import GATV2, PARAMS, made, network, stirred_model, windows
 
 # --- size ---------------------------------------------------------------------------------------------------
 
@@ -147,3 +147,10 @@ def test_a_slot_clock_has_no_day_where_training_saw_each_day_but_once(knows_week
     clock, slot = SlotClock(8, 24, knows_weeks), torch.tensor([[3]])
     monday, tuesday = (clock(slot, torch.tensor([[day]])) for day in (0, 1))
     assert torch.equal(monday, tuesday) != knows_weeks
+
+
+@pytest.mark.parametrize("knows_weeks", [True, False])
+def test_a_smooth_clock_has_no_day_where_training_saw_each_day_but_once(knows_weeks: bool) -> None:
+    time = TimeEncoding(replace(PARAMS, clock="smooth", step_embedding=False), 8, 1, 24, knows_weeks)
+    friday, saturday, later = (time(torch.tensor([[[slot, day]]])) for slot, day in ((3, 4), (3, 5), (4, 4)))
+    assert torch.equal(friday, saturday) != knows_weeks and not torch.equal(friday, later)

@@ -17,7 +17,7 @@
 All windows, steps and sensors go through one call: nothing loops over time or sensors. Weather is what
 `windows.covariates` names, at the history steps only, since what is observed later is not known at the origin.
 
-Source: brief B's network (models.md 4). Its clock knows whole hours, so the steps of an hour look alike to it;
+Source: brief B's network (models.md 3b). Its clock knows whole hours, so the steps of an hour look alike to it;
 ours knows minutes, and `step_t`, a learned vector, says which reading is the newest. Masks, lagged readings,
 the sensor's own vector and the correction of an anchor mix are this project's.
 """
@@ -160,9 +160,9 @@ class TimeEncoding(nn.Module):
         self.d, self.slots_per_day = d, slots_per_day
         self.smooth = params.clock == "smooth"
         if self.smooth:
-            self.day = nn.Embedding(DAYS, d // 2)
-            self.weekend = nn.Embedding(2, d // 4)
-            self.clock = nn.Linear(2 + d // 2 + d // 4, d)
+            self.day = nn.Embedding(DAYS, d // 2) if knows_weeks else None
+            self.weekend = nn.Embedding(2, d // 4) if knows_weeks else None
+            self.clock = nn.Linear(2 + (d // 2 + d // 4 if knows_weeks else 0), d)
         self.slots = SlotClock(d, slots_per_day, knows_weeks) if params.clock == "slots" else None
         self.steps = nn.Parameter(STEP_STD * torch.randn(history, d)) if params.step_embedding else None
 
@@ -171,9 +171,10 @@ class TimeEncoding(nn.Module):
         vectors = torch.zeros(*slot.shape, self.d, device=slot.device)
         if self.smooth:
             angle = 2 * math.pi * slot.float() / self.slots_per_day
-            wave = torch.stack([angle.sin(), angle.cos()], -1)
-            weekend = (day >= SATURDAY).long()
-            vectors = vectors + self.clock(torch.cat([wave, self.day(day), self.weekend(weekend)], -1))
+            known = [torch.stack([angle.sin(), angle.cos()], -1)]
+            if self.day is not None and self.weekend is not None:
+                known += [self.day(day), self.weekend((day >= SATURDAY).long())]
+            vectors = vectors + self.clock(torch.cat(known, -1))
         if self.slots is not None:
             vectors = vectors + self.slots(slot, day)
         return vectors if self.steps is None else vectors + self.steps
