@@ -13,11 +13,13 @@ from pathlib import Path
 
 @contextmanager
 def replacing_folder(out: Path) -> Iterator[Path]:
-    """A folder to write into that becomes `out` when the block ends well, and vanishes when it does not."""
+    """A folder to write into that becomes `out` when the block ends well, and vanishes when it does not.
+
+    The former `out` comes back where the block, or a run that was killed, ended between the two renames.
+    """
     folder, old = out.with_name(f".{out.name}.tmp"), out.with_name(f".{out.name}.old")
     out.parent.mkdir(parents=True, exist_ok=True)
-    for left_over in (folder, old):  # of a run that was killed
-        shutil.rmtree(left_over, ignore_errors=True)
+    _clear(out, folder, old)  # of a run that was killed
     folder.mkdir()
     try:
         yield folder
@@ -25,8 +27,14 @@ def replacing_folder(out: Path) -> Iterator[Path]:
             out.replace(old)
         folder.replace(out)
     finally:
-        for left_over in (folder, old):
-            shutil.rmtree(left_over, ignore_errors=True)
+        _clear(out, folder, old)
+
+
+def _clear(out: Path, folder: Path, old: Path) -> None:
+    if old.exists() and not out.exists():
+        old.replace(out)
+    for left_over in (folder, old):
+        shutil.rmtree(left_over, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
