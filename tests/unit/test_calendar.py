@@ -41,6 +41,13 @@ def test_the_repeated_hour_is_told_apart_in_a_sorted_file() -> None:
     np.testing.assert_array_equal(np.sort(utc), expected)
 
 
+def test_the_repeated_hour_is_told_apart_where_the_newest_rows_come_first() -> None:
+    expected, local = autumn("5min")
+    utc, repeated, _ = to_utc(local[::-1], LONDON)
+    np.testing.assert_array_equal(utc, expected[::-1])
+    assert repeated.sum() == 24
+
+
 def test_a_hole_in_the_first_pass_does_not_pull_the_second_forward() -> None:
     expected, local = autumn("15min")
     first_pass = np.flatnonzero(local == seconds("2024-10-27 01:15"))[0]

@@ -135,7 +135,7 @@ def test_small_row_groups_hold_the_same_readings(tmp_path: Path, monkeypatch: py
 
 def test_a_raw_folder_is_copied_with_its_facts_and_without_strangers(tmp_path: Path) -> None:
     extra = {"flow": daily_readings(50, 4, 60)}
-    facts = {"unit": "mph", "null_value": 0, "source": "somewhere"}
+    facts = {"unit": "mph", "null_value": 0, "source": "somewhere", "description": "a city"}
     source = write_raw_world(tmp_path / "theirs", steps=50, variables=extra, facts=facts)
     (source / "run.sh").write_text("touch canary")
     folder = bring("raw", source, time_zone="Europe/London")
@@ -144,6 +144,7 @@ def test_a_raw_folder_is_copied_with_its_facts_and_without_strangers(tmp_path: P
     ]  # fmt: skip
     stated = read_facts(folder / "dataset.yaml")
     assert (stated.unit, stated.null_value, stated.source) == ("mph", 0.0, "somewhere")
+    assert stated.description == "a city"
     assert stated.time_zone == "Europe/London"
 
 

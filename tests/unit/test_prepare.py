@@ -225,6 +225,7 @@ def test_a_covariate_without_training_readings_is_refused(tmp_path: Path) -> Non
         ({"coordinates": False}, {}, {"graph": "coordinates"}, "no latitude and longitude"),
         ({"facts": {"colour": "red"}}, {}, {}, "colour: unknown key"),
         ({"facts": {"step_minutes": 50}}, {}, {}, "are off the grid of 3000 s"),
+        ({"facts": {"step_minutes": 1 / 60}}, {}, {}, "steps of 1 s are too short, a day has at most 32,767"),
     ],
 )
 def test_bad_choices_are_refused_and_nothing_is_written(

@@ -60,10 +60,14 @@ def to_utc(
     """Naive civil seconds, in file order, to UTC seconds.
 
     A repeated time is the second pass when the file shows both passes: the rows go back in time once, or
-    every repeated time is there twice. Otherwise it is the first pass.
+    every repeated time is there twice. Otherwise it is the first pass. A file whose newest rows come first is read
+    from its end.
 
     Returns: UTC seconds (0 where nonexistent), which rows were repeated times, which do not exist.
     """
+    if np.count_nonzero(np.diff(local) < 0) > len(local) / 2:
+        utc, repeated, nonexistent = to_utc(local[::-1], zone)
+        return utc[::-1], repeated[::-1], nonexistent[::-1]
     index = pd.DatetimeIndex(local.astype("datetime64[s]"))
     repeated = np.asarray(index.tz_localize(zone, ambiguous="NaT", nonexistent="shift_forward").isna())
     second = np.zeros(len(local), dtype=bool)

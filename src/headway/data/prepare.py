@@ -30,10 +30,12 @@ from headway.data.report import Plan, describe_input, quality_report
 from headway.data.rules import Duplicates, OffGrid, Rules
 from headway.data.scale import Scaling, column_moments, scale_of
 from headway.data.series import Variable, keep_columns, read_covariates, read_variable
-from headway.data.split import WindowsParams, resolve_lags, split_origins
+from headway.data.split import WindowsParams, describe_seconds, resolve_lags, split_origins
 from headway.errors import InputError
 from headway.graph.neighbors import MAX_NEIGHBORS, GraphChoice, build_neighbors
 from headway.graph.roads import build_roads
+
+MOST_SLOTS = 2**15 - 1  # of a day: calendar.npy holds int16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +113,11 @@ def _read_folder(raw: Path, preprocess: PreprocessParams, windows: WindowsParams
 def _plan(folder: RawFolder, times: Times, preprocess: PreprocessParams, windows: WindowsParams) -> Plan:
     path, minutes = folder.target.path, folder.facts.step_minutes
     step = choose_step(times.utc, path) if minutes is None else int(minutes * 60)
+    if slots_per_day(step) > MOST_SLOTS:
+        raise InputError(
+            f"{path}: steps of {describe_seconds(step)} are too short, a day has at most {MOST_SLOTS:,} of them; "
+            "bring longer ones, or state step_minutes in dataset.yaml"
+        )
     grid = choose_grid(times.utc, step, path)
     ratio = folder.facts.split if preprocess.split == "auto" else preprocess.split
     splits = split_origins(grid.steps, windows.history, windows.horizon, ratio, preprocess.purge)

@@ -145,4 +145,5 @@ def state_facts(known: DatasetFacts, options: Options, source: str) -> DatasetFa
         maximum=known.maximum,
         source=known.source or source,
         licence=known.licence,
+        description=known.description,
     )
