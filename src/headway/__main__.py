@@ -83,11 +83,18 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_plan(plan: argparse.ArgumentParser) -> None:
     plan.add_argument("--budget", metavar="4GB", help="instead of runtime.memory_budget")
-    plan.add_argument("--sensors", type=int, metavar="N", help="instead of those of the data")
-    plan.add_argument("--history", type=int, metavar="L", help="instead of windows.history")
+    plan.add_argument("--sensors", type=_count, metavar="N", help="instead of those of the data")
+    plan.add_argument("--history", type=_count, metavar="L", help="instead of windows.history")
     plan.add_argument(
         "--calibrate", action="store_true", help="measure a few steps on a CUDA GPU; later plans read it"
     )
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
 
 
 def _add_predict(predict: argparse.ArgumentParser) -> None:

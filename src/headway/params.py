@@ -39,7 +39,8 @@ def read_params(path: Path | str, records: Mapping[str, Any]) -> dict[str, Any]:
         problems += [f"{section}{key}: {value} is not a finite number" for key, value in _non_finite(body)]
         try:
             # JSON mode: strict, yet a list is a tuple and a mapping is a record
-            found[section] = TypeAdapter(record).validate_json(json.dumps(body), strict=True, extra="forbid")
+            text = json.dumps(body, default=str)
+            found[section] = TypeAdapter(record).validate_json(text, strict=True, extra="forbid")
         except ValidationError as error:
             problems += [_sentence(section, detail) for detail in error.errors()]
     if problems:
@@ -80,4 +81,6 @@ def _sentence(section: str, detail: Any) -> str:
         return f"{path}: missing key"
     if detail["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         return f"{path}: unknown key"
+    if detail["type"] == "value_error":  # of a record, whose sentence names the key and what was found
+        return str(detail["ctx"]["error"])
     return f"{path}: {detail['msg'][0].lower()}{detail['msg'][1:]}, found {detail['input']!r}"

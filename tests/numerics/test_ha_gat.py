@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from headway.errors import InputError
 from headway.nn.ha_gat import HAGAT, HAGATParams
 from headway.nn.neighbor_table import NeighborTable
 from headway.types import Graph
@@ -213,7 +214,7 @@ def test_nothing_as_large_as_nodes_squared_is_ever_allocated() -> None:
 
 
 def test_a_width_that_heads_do_not_divide_is_refused() -> None:
-    with pytest.raises(ValueError, match="hidden_dim 7 must be a multiple of heads 2"):
+    with pytest.raises(InputError, match=r"ha_gat\.hidden_dim: 7 is no multiple of ha_gat\.heads = 2"):
         HAGATParams(hidden_dim=7, heads=2, regimes=4, hops=2, attention_dropout=0.2)
 
 

@@ -70,6 +70,20 @@ def test_all_problems_of_params_come_at_once_a_line_each(project: Path) -> None:
     assert sorted(keys) == ["evaluate.plot", "ha_gat.heads", "moon", "preprocess.purge", "train.lr"]
 
 
+def test_a_refusal_of_a_record_names_its_key_once(project: Path) -> None:
+    edit(project, {"runtime.memory_budget": "4 Gb", "ha_gat.hidden_dim": 33})
+    with pytest.raises(InputError) as refused:
+        read_sections(project / "params.yaml")
+    assert "  - runtime.memory_budget: '4 Gb' is no amount of memory: write 4GB" in str(refused.value)
+    assert "  - ha_gat.hidden_dim: 33 is no multiple of ha_gat.heads = 2" in str(refused.value)
+
+
+def test_a_data_set_may_be_named_by_a_date(project: Path) -> None:
+    page = (project / "params.yaml").read_text().replace("dataset: simulated", "dataset: 2024-01-05")
+    (project / "params.yaml").write_text(page)
+    assert read_sections(project / "params.yaml")["dataset"] == "2024-01-05"
+
+
 def test_a_file_that_is_no_yaml_is_one_problem(project: Path) -> None:
     (project / "params.yaml").write_text("train: [1, 2\nmodel: }")
     (found,) = inspect_project(project)["params.yaml"]

@@ -178,7 +178,7 @@ def test_a_file_of_the_same_name_is_not_overwritten(untracked: Path, server: Ser
 
 def test_an_address_without_the_file_and_an_unknown_name_are_told(untracked: Path, server: Server) -> None:
     del server.content["city.csv"]
-    assert "/city.csv answers 404 Not Found; see docs/data.md" in refused(untracked)
+    assert "/city.csv answers 404 Not Found; download the file from another place" in refused(untracked)
     with pytest.raises(InputError, match="no data set 'moon' to fetch; there are: metr-la, pems-bay"):
         fetching.fetch_data("moon", untracked.parent)
 

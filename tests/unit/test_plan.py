@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from headway.__main__ import main
 from headway.commands.plan import by_part, plan_text
 from headway.commands.pretrain_plan import pretrain_text
 from headway.commands.sizes import model_of_size
@@ -241,6 +242,17 @@ def test_the_plan_of_pretraining_stands_beside_the_published_figures_and_is_sile
         assert "4000" in rows["total"] and rows["12GB"].endswith("4, 64, 3")
         by_count, measured = (float(part.split()[-1]) for part in rows["total"].split("|")[-3:-1])
         assert by_count == pytest.approx(measured, rel=0.3)
+
+
+def test_one_sensor_alone_is_planned_too() -> None:
+    assert "1 sensors, 12 -> 12 steps" in plan_text(ROOT, "4GB", 1, None)
+
+
+@pytest.mark.parametrize("option", ["--sensors", "--history"])
+def test_the_plan_command_refuses_a_size_below_one(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["plan", option, "0"])
+    assert f"argument {option}: 0 is less than 1" in capsys.readouterr().err
 
 
 def test_the_plan_command_asks_for_a_number_of_sensors_where_data_are_missing(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from headway.__main__ import main
 from headway.data.prepared import Prepared
 from headway.data.windows import Windows
 from headway.errors import InputError
@@ -22,6 +23,7 @@ from headway.evaluation.sensor_week import typical_sensor
 from headway.evaluation.tables import horizon_label, results_table
 from headway.models.baselines import NAIVE
 from headway.types import Batch, Forecast, PointForecast
+from project_params import ROOT
 from tiny_prepared import HORIZON, tiny_prepared
 
 PARAMS = EvaluateParams(minutes=(60, 90, 180, 240), mape_floor=0.001, prediction_stride=1)
@@ -186,6 +188,24 @@ def test_an_empty_test_split_is_the_users_to_mend(tmp_path: Path) -> None:
 def test_labels_are_minutes_also_where_a_step_is_none() -> None:
     assert [horizon_label(step, 300) for step in (1, 12)] == ["5min", "60min"]
     assert horizon_label(3, 30) == "1.5min"
+
+
+def test_results_that_cannot_be_read_or_written_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").symlink_to(ROOT / "params.yaml")
+    assert main(["results"]) == 1
+    forecasts = tmp_path / "metrics/evaluate/forecasts.json"
+    forecasts.parent.mkdir(parents=True)
+    forecasts.write_text('{"headway": ')
+    assert main(["results"]) == 1
+    scores = {"mae": 2.0, "rmse": 3.0, "mape": 4.0}
+    forecasts.write_text(json.dumps({"headway": {"all": scores}}))
+    assert main(["results", "--write", "nowhere.md"]) == 1
+    told = capsys.readouterr().err
+    assert "forecasts.json not found; run `dvc repro`" in told and "forecasts.json is damaged: " in told
+    assert "error: nowhere.md cannot be read: No such file or directory" in told
 
 
 def test_the_results_table_has_a_row_a_forecast_and_leaves_out_other_minutes() -> None:

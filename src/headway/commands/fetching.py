@@ -83,7 +83,8 @@ def _download(url: str, part: Path) -> None:
         if error.code == BEYOND and have:  # all of it came; its checksum will tell
             return
         raise InputError(
-            f"{url} answers {error.code} {error.reason}; see docs/data.md for other places"
+            f"{url} answers {error.code} {error.reason}; download the file from another place and "
+            "give it to `python -m headway import`"
         ) from None
     except (OSError, http.client.HTTPException) as error:
         have = part.stat().st_size if part.exists() else 0

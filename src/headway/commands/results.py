@@ -24,15 +24,20 @@ def evaluation_table(root: Path) -> str:
         forecasts = json.loads((root / FORECASTS).read_text())
     except FileNotFoundError:
         raise InputError(f"{FORECASTS} not found; run `dvc repro`, or `dvc pull`") from None
+    except ValueError as error:
+        raise InputError(f"{FORECASTS} is damaged: {error}; run `dvc repro`, or `dvc checkout`") from None
     return results_table(forecasts, minutes)
 
 
 def write_table(page: Path, table: str) -> None:
     """Put the table between the marks of a page.
 
-    Raises: InputError when the page has no such marks.
+    Raises: InputError when there is no such page, or it has no such marks.
     """
-    text = page.read_text(encoding="utf-8")
+    try:
+        text = page.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{page} cannot be read: {error.strerror}") from None
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:

@@ -32,7 +32,7 @@ def model_of_size(
     Args: sections: every section of params.yaml. sensors, step_seconds: of the data.
     """
     meta = _meta(sections["windows"], sensors, step_seconds)
-    graph = _graph(sensors, min(sections["preprocess"].max_neighbors, sensors - 1))
+    graph = _graph(sensors, sections["preprocess"].max_neighbors)
     if sections["model"].spatial == "sgmp":
         graph = _with_paths(graph, sections["sgmp"].paths_per_sensor)
     ones = torch.ones(len(meta.channels))
@@ -72,12 +72,13 @@ def _meta(windows: WindowsParams, sensors: int, step_seconds: int) -> PreparedMe
     )
 
 
-def _graph(sensors: int, degree: int) -> Graph:
-    """Every sensor reads the next ones: the full table, which is the largest."""
+def _graph(sensors: int, most: int) -> Graph:
+    """Every sensor reads the next ones: the full table, which is the largest. One alone reads nobody."""
+    degree = max(1, min(most, sensors - 1))
     neighbors = (torch.arange(sensors)[:, None] + torch.arange(1, degree + 1)) % sensors
     return Graph(
         neighbors=neighbors.int(),
-        valid=torch.ones_like(neighbors, dtype=torch.bool),
+        valid=torch.full_like(neighbors, sensors > 1, dtype=torch.bool),
         features=torch.zeros(sensors, degree, EDGE_FEATURES),
     )
 

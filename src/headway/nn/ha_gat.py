@@ -29,6 +29,7 @@ from annotated_types import Ge, Interval, Le
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from headway.errors import InputError
 from headway.nn.dropout import StepDropout
 from headway.nn.neighbor_table import (
     NeighborTable,
@@ -63,7 +64,9 @@ class HAGATParams:
 
     def __post_init__(self) -> None:
         if self.hidden_dim % self.heads:
-            raise ValueError(f"hidden_dim {self.hidden_dim} must be a multiple of heads {self.heads}")
+            raise InputError(
+                f"ha_gat.hidden_dim: {self.hidden_dim} is no multiple of ha_gat.heads = {self.heads}"
+            )
 
 
 class HAGAT(nn.Module):
