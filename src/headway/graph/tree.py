@@ -211,10 +211,13 @@ class RoadNetwork:
     def _root(self, label: int) -> int:
         """The sensor of a component from which traffic gets furthest; marks whom it reaches."""
         inside = np.flatnonzero(self.component == label)
-        reached = [breadth_first_order(self._along, node, return_predecessors=False) for node in inside]
-        best = int(np.argmax([len(found) for found in reached]))
-        self.reached[reached[best]] = True
-        return int(inside[best])
+        best, furthest = inside[0], inside[:0]
+        for node in inside:
+            found = breadth_first_order(self._along, node, return_predecessors=False)
+            if len(found) > len(furthest):  # only one is kept: all of them would be sensors times sensors
+                best, furthest = node, found.copy()
+        self.reached[furthest] = True
+        return int(best)
 
     def _above(self, node: int) -> np.ndarray:
         """Who may be the parent of a node: reached sensors upstream of a reached one, else any neighbor."""
