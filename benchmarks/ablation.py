@@ -34,7 +34,7 @@ from own_run import SIMULATED
 from project_copy import count_steps, log, possible_windows
 from uncertainty import spread
 
-ASKED = "asked.json"  # what the project was made for; written when it is whole
+ASKED = "asked.json"  # what the project was made for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,20 +141,24 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def open_project(project: Path, source: Path | None, arguments: argparse.Namespace) -> None:
-    """Make the project of a data set, unless an earlier call has; one that is not whole is made anew."""
+    """Make the project of a data set, unless an earlier call has. It takes its name when it is whole."""
     asked = {name: getattr(arguments, name) for name in ("steps", "sensors", "days", "threads")}
     if (project / ASKED).exists():
         made_for = json.loads((project / ASKED).read_text())
         if made_for != asked:
             sys.exit(f"{project} was made for {made_for}, not for {asked}; give another --work")
         return
-    shutil.rmtree(project, ignore_errors=True)
+    if project.exists():
+        sys.exit(f"{project} is there and no project of this script; move it, or give another --work")
+    draft = project.with_name(f".{project.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
     changes = {"dataset": project.name, "preprocess.unusable_sensors": "drop"}
     changes |= {"runtime.threads": arguments.threads, **count_steps(arguments.steps)}
     changes |= possible_windows(source / "series.parquet") if source else {}
-    start_project(project, source, changes, sensors=arguments.sensors, days=arguments.days)
-    (project / ".git/info/exclude").write_text(f"{ASKED}\n")
-    (project / ASKED).write_text(json.dumps(asked) + "\n")
+    start_project(draft, source, changes, sensors=arguments.sensors, days=arguments.days)
+    (draft / ".git/info/exclude").write_text(f"{ASKED}\n")
+    (draft / ASKED).write_text(json.dumps(asked) + "\n")
+    draft.replace(project)
 
 
 def wanted(arguments: argparse.Namespace) -> list[tuple[str, int]]:

@@ -183,7 +183,8 @@ def read_own(project: Path) -> dict[str, Any]:
 def _record(project: Path) -> list[dict[str, Any]]:
     """Rows of the newest training's record, the last one of each step: an interrupted epoch may be closed twice."""
     newest = max(project.glob(".resume/train/*/record.jsonl"), key=lambda path: path.stat().st_mtime)
-    rows = {row["step"]: row for row in map(json.loads, newest.read_text().splitlines())}
+    told = map(json.loads, newest.read_text().splitlines())
+    rows = {row["step"]: row for row in told if "seconds" in row}  # others tell of memory that ran out
     return [rows[step] for step in sorted(rows)]
 
 
