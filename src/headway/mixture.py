@@ -6,7 +6,7 @@
 
 The CRPS is that of the mixture, not of a Gaussian of its moments (brief B's is, and is another number); the
 quantiles invert F. Source: Grimit, Gneiting, Berrocal, Johnson 2006, "The continuous ranked probability score for
-circular variables", eq. 5; models.md 4.
+circular variables", eq. 5; evaluation.md, Distributions.
 
 Glossary: component k, weight w (log_weights are normalized), mean m, deviation s.
 """

@@ -28,7 +28,7 @@ class Roads:
 
     Attributes:
         positions: meters east, north and up of the middle of the sensors; no row where a sensor's place is unknown.
-        roads: source and target, along travel, of neighbors. lengths: meters by road, else straight; 0 if unknown.
+        roads: source and target, along travel, of neighbors. lengths: meters by road, else straight, at least 1.
         paths: i -> j -> k -> p over the neighbor table.
     """
 

@@ -6,7 +6,7 @@ network access: what is missing is told with the place to get it.
 
 transformers and peft are imported when a language model is asked for, and nowhere else.
 
-Source: LoRA is Hu et al. 2022, arXiv 2106.09685; models.md 5.
+Source: LoRA is Hu et al. 2022, arXiv 2106.09685; models.md 3d.
 """
 
 from __future__ import annotations

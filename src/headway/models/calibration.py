@@ -6,7 +6,7 @@
 Enters: forecasts of validation windows as mixtures. Leaves: a Calibrator, which moves the ends of the intervals of
 later forecasts. It lives beside the weights, in calibration.json of the model folder. Sensors are grouped by the
 width of their intervals where the data allow: a quiet sensor must not be widened for a restless one.
-Source: Romano, Patterson, Candes 2019, "Conformalized quantile regression", Theorem 1; models.md 4.
+Source: Romano, Patterson, Candes 2019, "Conformalized quantile regression", Theorem 1; evaluation.md, Distributions.
 
 Glossary: interval a = central probability; level = probability of a quantile; group g of sensors.
 """

@@ -9,7 +9,7 @@
 
 A gate joins forecasts. Of a distribution it moves the middle, its mean; what the head says of its spread stays.
 
-Source: brief D (ST-SepNet, arXiv 2505.19620), models.md 5: the spatial branch is MTGNN's with its skip connections,
+Source: brief D (ST-SepNet, arXiv 2505.19620), models.md 3c: the spatial branch is MTGNN's with its skip connections,
 the temporal branch is trend.py. There the curve is the same for all sensors; gain and shift are this project's.
 """
 

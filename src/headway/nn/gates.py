@@ -5,7 +5,7 @@
     attention   O1 + softmax(Q K^T / sqrt N) V      over steps; Q from O1, K and V from O2
     lstm        W h_t                        h the states of an LSTM along O1 that starts from the last step of O2
 
-Source: brief D; models.md 5. There Q, K and V are N x N maps and the LSTM has N x N weights; here Q, K and V scale
+Source: brief D; models.md 3c. There Q, K and V are N x N maps and the LSTM has N x N weights; here Q, K and V scale
 each sensor, and the LSTM runs along one sensor at a time with shared weights, so that memory grows with the sensors.
 """
 

@@ -14,7 +14,7 @@ sensor alone.
 
 The members are buffers: checkpoints and models hold them, evaluation never changes them.
 
-Source: brief D and models.md 5. The soft incidence w_ie is this project's: in brief D nothing is learned here.
+Source: brief D and models.md 2c. The soft incidence w_ie is this project's: in brief D nothing is learned here.
 """
 
 from __future__ import annotations

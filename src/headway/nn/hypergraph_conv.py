@@ -15,7 +15,7 @@ whole rows. Sums over the hyperedges of a sensor run in a fixed order through th
 Tensors kept for the backward pass are inputs and outputs, never one per member.
 
 Source: brief D; Feng et al. 2019, "Hypergraph neural networks", arXiv 1809.09401; Wu et al. 2020 (MTGNN), arXiv
-2005.11650, for MixProp; models.md 5. In brief D's code the layers are made anew, with random weights, in each call.
+2005.11650, for MixProp; models.md 2c. In brief D's code the layers are made anew, with random weights, in each call.
 """
 
 from __future__ import annotations

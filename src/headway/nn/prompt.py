@@ -9,7 +9,7 @@ whole, hours and days are few. So all tokens are made once, their embeddings are
 gathers: no text is handled while training, and no embedding is made twice. Shorter words of a list are filled up
 with a full stop.
 
-Source: brief D, after Jin et al. 2024 (Time-LLM), arXiv 2310.01728; models.md 5.
+Source: brief D, after Jin et al. 2024 (Time-LLM), arXiv 2310.01728; models.md 3d.
 """
 
 from __future__ import annotations

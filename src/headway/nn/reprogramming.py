@@ -7,7 +7,7 @@
 
 Only the hidden states of the last layer are asked for, no attention maps. Words and model are bfloat16.
 
-Source: Jin et al. 2024 (Time-LLM), arXiv 2310.01728; brief D; models.md 5.
+Source: Jin et al. 2024 (Time-LLM), arXiv 2310.01728; brief D; models.md 3d.
 """
 
 from __future__ import annotations

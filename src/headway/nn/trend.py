@@ -6,8 +6,8 @@
 
 W starts at zero, so an untrained trend says nothing. The clock is two daily waves and the weekend.
 
-Source: brief D's temporal branch; models.md 5. That the branch is exchangeable, and knows context, anchors and clock,
-is this project's.
+Source: brief D's temporal branch; models.md 3c. That the branch is exchangeable, and knows context, anchors and
+clock, is this project's.
 """
 
 from __future__ import annotations

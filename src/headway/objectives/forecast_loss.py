@@ -24,7 +24,7 @@ def mixture_loss(
 
         -log p(y) + mean_square (mean - y)^2 - spread std_k(m_k) - entropy H(w)
 
-    The last two terms keep components from falling together, where that is seen (brief B; models.md 4).
+    The last two terms keep components from falling together, where that is seen (brief B; models.md 5).
     """
     assert isinstance(forecast, Mixture)
     mean = forecast.mean()

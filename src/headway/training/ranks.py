@@ -6,8 +6,8 @@ Enters: a seat. Leaves: `Ranks`, which the loop asks. `observed` counts the targ
 are added once, at its end, so a group may be cut in pieces and begun again on any rank (see `accumulate` in
 headway.training.loop). That is why DistributedDataParallel does not add them while the backward pass runs: it adds
 after every piece or must know the last one beforehand, takes a mean over ranks where a sum is wanted, and leaves no
-way back to a rank whose memory ran out. A model here is half a megabyte: there is nothing to hide behind the backward
-pass.
+way back to a rank whose memory ran out. A model here is about a megabyte: there is nothing to hide behind the
+backward pass.
 
 Sums are made in the order of ranks: the same world gives the same bits.
 """
