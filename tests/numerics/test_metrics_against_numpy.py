@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headway.evaluation.metrics import HOURS, Errors, Scores, measure
+from headway.data.calendar import HOURS
+from headway.evaluation.metrics import Errors, Scores, measure
 
 WINDOWS, HORIZON, SENSORS = 23, 5, 4
 FLOOR = 1.0

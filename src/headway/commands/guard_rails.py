@@ -19,10 +19,10 @@ from headway.commands.findings import Finding, note, ok, problem
 from headway.data.prepared import PreparedMeta
 from headway.data.windows import anchor_lags
 from headway.training.course import TrainParams
+from headway.training.memory import GIB
 from headway.training.plan import Plan
 from headway.training.run import RuntimeParams
 
-GIB = 2**30
 # Rule of thumb for Adam at batch 32; it grows with the root of the batch (Malladi et al. 2022, arXiv
 # 2205.10287, "On the SDEs and scaling rules for adaptive gradient algorithms").
 HIGH_LR, TOO_HIGH_LR, LR_BATCH = 0.003, 0.01, 32

@@ -12,8 +12,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int16, Int64
 
-DAY = 86_400  # seconds
+HOUR, DAY = 3600, 86_400  # seconds
 WEEK = 7 * DAY
+HOURS = DAY // HOUR
+SATURDAY = 5  # Monday is 0
 
 
 def slots_per_day(step: int) -> int:
@@ -42,7 +44,7 @@ def utc_offset(time: Int64[np.ndarray, " step"], zone: str) -> Int64[np.ndarray,
 
 def clock_changes(time: Int64[np.ndarray, " step"], zone: str) -> list[dict[str, object]]:
     """Civil days of the span on which the clocks were changed, and their hours."""
-    days = np.arange(time[0] - DAY, time[-1] + 2 * DAY, 3600)
+    days = np.arange(time[0] - DAY, time[-1] + 2 * DAY, HOUR)
     change = np.flatnonzero(np.diff(utc_offset(days, zone)))
     found = []
     for index in change:
@@ -50,7 +52,7 @@ def clock_changes(time: Int64[np.ndarray, " step"], zone: str) -> list[dict[str,
             continue
         before, after = utc_offset(days[index : index + 2], zone)
         date = np.datetime64(int(days[index] + before), "s").astype("datetime64[D]")
-        found.append({"date": str(date), "hours": 24 - int(after - before) / 3600})
+        found.append({"date": str(date), "hours": HOURS - int(after - before) / HOUR})
     return found
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int64
 
+from headway.data.calendar import HOUR
 from headway.data.parquet import listing
 from headway.data.rules import Duplicates, OffGrid
 from headway.errors import InputError
@@ -98,7 +99,7 @@ def place_rows(utc: Int64[np.ndarray, " row"], grid: Grid, off_grid: OffGrid, pa
         places = listing((f"row {row} ({iso(int(utc[row]))})" for row in stray), 5)
         hint = (
             "; steps of a civil day are not regular where clocks change: set time_zone: UTC in dataset.yaml"
-            if grid.step > 3600
+            if grid.step > HOUR
             else ""
         )
         raise InputError(

@@ -14,12 +14,12 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Interval
 
-from headway.data.calendar import DAY, WEEK
+from headway.data.calendar import DAY, HOUR, WEEK
 from headway.data.holidays import HOLIDAY, NONE
 from headway.errors import InputError
 
 RATIOS = {"7-1-2": (7, 1, 2), "6-2-2": (6, 2, 2)}
-UNITS = {"min": 60, "h": 3600, "d": DAY, "w": WEEK}
+UNITS = {"min": 60, "h": HOUR, "d": DAY, "w": WEEK}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,11 +21,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from headway.data.calendar import HOURS
 from headway.mixture import Mixture
 from headway.models.calibration import INTERVALS, LEVELS, WIDTH_OF, Calibrator, raw_quantiles
 from headway.models.naive_distributions import Ensemble
 
-BINS, HOURS = 20, 24
+BINS = 20
 KINDS = ("raw", "calibrated")
 
 

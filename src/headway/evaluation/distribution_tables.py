@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from headway.evaluation.distribution import BINS, HOURS, KINDS, DistributionSums
+from headway.data.calendar import HOURS
+from headway.evaluation.distribution import BINS, KINDS, DistributionSums
 from headway.evaluation.horizons import horizon_label, horizon_minutes
 from headway.evaluation.tables import ALL, rounded, write_csv, write_json
 from headway.models.calibration import INTERVALS, LEVELS

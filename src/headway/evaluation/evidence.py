@@ -16,11 +16,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from headway.data.calendar import DAY
 from headway.data.prepared import PreparedMeta
 from headway.types import Batch
 
 FEW = 100  # moments: eight hours of five-minute steps
-DAY_SECONDS, WEEK_DAYS = 86_400, 7
+WEEK_DAYS = 7
 
 
 class Evidence:
@@ -47,7 +48,7 @@ class Evidence:
         moments = np.flatnonzero(self._count)
         if not 0 < len(moments) < FEW:
             return ""
-        unit, days = self._meta.unit, np.ptp(moments) * self._meta.step_seconds / DAY_SECONDS
+        unit, days = self._meta.unit, np.ptp(moments) * self._meta.step_seconds / DAY
         naive = min((name for name in self._sums if name != model), key=lambda name: self._sums[name].sum())
         gain = (self._sums[naive] - self._sums[model])[moments] / self._count[moments]
         doubt = f", with a standard error of {_standard_error(gain):.2g} or more" if len(moments) > 1 else ""

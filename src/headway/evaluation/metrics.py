@@ -19,7 +19,8 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
-HOURS = 24
+from headway.data.calendar import HOURS
+
 _FLAT = 1e-12  # share of the shifted squares below which the spread of a target is rounding
 
 

@@ -24,15 +24,16 @@ from annotated_types import Ge, Gt
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from headway.data.calendar import HOUR, HOURS
 from headway.data.prepared import Prepared, PreparedMeta
 from headway.errors import InputError
 from headway.evaluation.distribution import DistributionSums
 from headway.evaluation.distribution_tables import write_distribution
 from headway.evaluation.evidence import Evidence
 from headway.evaluation.horizons import horizon_minutes
-from headway.evaluation.metrics import HOURS, Errors, ErrorSums, measure
+from headway.evaluation.metrics import Errors, ErrorSums, measure
 from headway.evaluation.predict import ForecastBatch, PredictionWriter, forecast_split
-from headway.evaluation.sensor_week import HOUR_SECONDS, SensorWeek
+from headway.evaluation.sensor_week import SensorWeek
 from headway.evaluation.tables import (
     ALL,
     forecast_scores,
@@ -151,7 +152,7 @@ def hour_of_day(
     calendar: Int[Tensor, "batch horizon 2"], step_seconds: int
 ) -> Int[np.ndarray, "batch horizon"]:
     """The local civil hour, 0..23, in which each slot begins."""
-    hour = calendar[..., 0].cpu().numpy().astype(np.int64) * step_seconds // HOUR_SECONDS
+    hour = calendar[..., 0].cpu().numpy().astype(np.int64) * step_seconds // HOUR
     return hour.clip(0, HOURS - 1)
 
 

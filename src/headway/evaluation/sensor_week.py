@@ -16,11 +16,10 @@ import numpy as np
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from headway.data.calendar import HOUR, WEEK
 from headway.data.prepared import Prepared
 from headway.evaluation.tables import rounded
 from headway.types import Batch
-
-HOUR_SECONDS, WEEK_SECONDS = 3600, 7 * 86_400
 
 
 class SensorWeek:
@@ -30,7 +29,7 @@ class SensorWeek:
         meta = prepared.meta
         self.step = _plotted_step(meta.horizon, meta.step_seconds)
         first, last = meta.splits["test"]
-        self._origins = range(first, min(last, first + max(1, WEEK_SECONDS // meta.step_seconds)))
+        self._origins = range(first, min(last, first + max(1, WEEK // meta.step_seconds)))
         rows = slice(first + self.step - 1, self._origins.stop + self.step - 1)
         self.sensor = typical_sensor(prepared.values[rows, :, 0], prepared.observed[rows, :, 0])
         self._sensor_id = prepared.sensors["sensor_id"].iloc[self.sensor]
@@ -76,5 +75,5 @@ def typical_sensor(values: Float[np.ndarray, "time node"], observed: Bool[np.nda
 
 def _plotted_step(horizon: int, step_seconds: int) -> int:
     """The step one hour ahead, or the last one where there is none."""
-    step, remainder = divmod(HOUR_SECONDS, step_seconds)
+    step, remainder = divmod(HOUR, step_seconds)
     return step if remainder == 0 and 1 <= step <= horizon else horizon

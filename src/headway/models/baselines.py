@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from headway.data.calendar import WEEK
 from headway.data.prepared import Prepared
 from headway.data.usual import last_observed
 from headway.types import Batch, Forecast, PointForecast
 
-WEEK_SECONDS = 7 * 86_400
 NAIVE = ("persistence", "historical_average", "same_time_last_week")  # in the order of all tables
 
 
@@ -32,7 +32,7 @@ def naive_forecasts(prepared: Prepared) -> dict[str, Callable[[Batch], Forecast]
         "persistence": persistence,
         "historical_average": historical_average,
     }
-    week, remainder = divmod(WEEK_SECONDS, prepared.meta.step_seconds)
+    week, remainder = divmod(WEEK, prepared.meta.step_seconds)
     if remainder == 0 and week >= prepared.meta.horizon:
         forecasts["same_time_last_week"] = SameTimeLastWeek(prepared.values, prepared.observed, week)
     return forecasts

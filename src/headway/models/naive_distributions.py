@@ -19,12 +19,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from headway.data.calendar import HOUR, HOURS, SATURDAY
 from headway.data.prepared import Prepared
 from headway.data.usual import last_observed
 from headway.types import Batch
 
 MEMBERS = 20
-HOURS, SATURDAY = 24, 5
 MOST_ROWS = 8192  # of training that quantiles are taken of
 BLOCK = 256  # sensors at once: the training readings of all would not fit in memory
 
@@ -118,7 +118,7 @@ def _held(readings: Float[np.ndarray, "row node"]) -> Float[np.ndarray, "row nod
 
 def _hour_of_day_type(calendar: Int[np.ndarray, "... 2"], step_seconds: int) -> Int[np.ndarray, "..."]:
     """0..23 on working days, 24..47 on weekends."""
-    hour = np.minimum(calendar[..., 0] * step_seconds // 3600, HOURS - 1)
+    hour = np.minimum(calendar[..., 0] * step_seconds // HOUR, HOURS - 1)
     return hour + HOURS * (calendar[..., 1] >= SATURDAY)
 
 

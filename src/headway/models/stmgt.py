@@ -36,6 +36,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from headway.data.calendar import SATURDAY
 from headway.models.parts import Parts, check_divides
 from headway.nn.dropout import StepDropout
 from headway.nn.embedding import DAYS, WindowEmbedding
@@ -43,7 +44,6 @@ from headway.nn.neighbor_table import NeighborTable
 from headway.nn.slices import SpatialBlock
 from headway.types import Batch, Forecast
 
-SATURDAY = 5
 STEP_STD = 0.02  # of the step vectors at the start, as of the other embeddings
 
 

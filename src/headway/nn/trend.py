@@ -19,10 +19,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from headway.data.calendar import SATURDAY
 from headway.nn.mamba import Mamba2
 from headway.types import Batch
 
-SATURDAY = 5
 WAVES = 2
 CLOCK = 2 * WAVES + 1
 EXPAND = 2  # inner width of the feed-forward layer of a transformer block, in widths

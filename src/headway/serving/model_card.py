@@ -18,6 +18,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from headway.atomic import write_text
+from headway.data.calendar import DAY
 from headway.evaluation.horizons import horizon_minutes
 
 
@@ -181,7 +182,7 @@ def _limits(facts: CardFacts) -> list[str]:
     if facts.head == "point":
         limits.append("One number a step, without a statement of its uncertainty.")
     if facts.context or facts.trailing:
-        days = max(*facts.context, *facts.trailing, 0) * facts.step_seconds / 86_400
+        days = max(*facts.context, *facts.trailing, 0) * facts.step_seconds / DAY
         limits.append(f"It reads up to {days:.4g} days back; given fewer, it makes do and is less exact.")
     return limits
 

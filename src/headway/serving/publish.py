@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from headway.atomic import replacing_folder
+from headway.data.calendar import DAY, HOUR
 from headway.data.prepared import Prepared, PreparedMeta
 from headway.models.folder import write_model_folder
 from headway.nn.triton_scan import kernel_name
@@ -82,7 +83,7 @@ def _anchor_weights(trained: Trained) -> tuple[tuple[float, ...], ...]:
 
 
 def _span(seconds: int) -> str:
-    days, rest = divmod(seconds, 86_400)
+    days, rest = divmod(seconds, DAY)
     if rest:
-        return f"{seconds / 3600:.4g} h"
+        return f"{seconds / HOUR:.4g} h"
     return f"{days // 7} week(s)" if days % 7 == 0 else f"{days} day(s)"

@@ -23,12 +23,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from headway.errors import Stopped
+from headway.training.memory import MIB
 
 SCHEMA = 1
 CORRUPT = ".corrupt"
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 FREE_SPACE_FACTOR = 2.2  # the new checkpoint beside the old one, and some room
-MIB = 2**20
 
 log = logging.getLogger(__name__)
 
