@@ -196,6 +196,15 @@ def test_a_model_folder_without_its_climatology_or_with_anothers_is_refused(
         headway.load(model)
 
 
+def test_weights_of_another_version_are_refused(served: Served, tmp_path: Path) -> None:
+    model = copy_with_rule(served.model, tmp_path / "model", "mean")
+    tensors = load_file(model / "model.safetensors")
+    name = next(name for name in tensors if "time_of_day" in name)
+    save_file({name.replace("time_of_day", "slot"): tensors.pop(name)} | tensors, model / "model.safetensors")
+    with pytest.raises(InputError, match="holds weights that this version of headway has no place for"):
+        headway.load(model)
+
+
 def test_importing_headway_loads_neither_torch_nor_pandas_until_load_is_asked_for() -> None:
     code = (
         "import sys, headway\n"

@@ -140,7 +140,12 @@ def read_model_folder(folder: Path, device: torch.device | str = "cpu") -> Model
     mean, std = (torch.tensor(scaler[name]) for name in ("mean", "std"))
     model = build(choice, sections, meta, Graph(**parts), mean, std)
     model.output_space = space
-    model.load_state_dict(tensors)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError:  # which lists every name and shape
+        raise InputError(
+            f"{folder} holds weights that this version of headway has no place for; {MEND}"
+        ) from None
     distribution = choice.head == "mixture"
     return ModelFolder(
         model=model.to(device).eval(),
