@@ -318,3 +318,11 @@ def test_another_protocol_in_the_evaluate_stage_is_seen() -> None:
     assert accuracy_tables.naive_differences(runs) == []
     runs["headway"][0]["naive"] = {"persistence": {"all": {"mae": 4.01}}}
     assert "NOT THE SAME PROTOCOL: persistence" in accuracy_tables.naive_differences(runs)[0]
+
+
+def test_a_record_that_tells_of_memory_running_out_still_has_its_epochs(tmp_path: Path) -> None:
+    run = tmp_path / ".resume/train/0"
+    run.mkdir(parents=True)
+    rows = [{"step": 5, "seconds": 2.0}, {"step": 5, "out_of_memory": "less"}, {"step": 9, "seconds": 1.0}]
+    (run / "record.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert own_run._record(tmp_path) == [rows[0], rows[2]]

@@ -196,6 +196,18 @@ def test_a_model_folder_without_its_climatology_or_with_anothers_is_refused(
         headway.load(model)
 
 
+def test_rows_some_seconds_off_are_read_where_training_rounded_them(served: Served, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(served.model, model)
+    text = (model / "config.json").read_text()
+    assert text.count('"off_grid": "error"') == 1
+    (model / "config.json").write_text(text.replace('"off_grid": "error"', '"off_grid": "round"'))
+    late = served.readings[:150].copy()
+    late["timestamp"] += pd.to_timedelta([rank % 7 for rank in range(len(late))], unit="s")
+    forecaster = headway.load(model)
+    assert forecast(forecaster, served, late)["forecast"].equals(forecast(forecaster, served)["forecast"])
+
+
 def test_weights_of_another_version_are_refused(served: Served, tmp_path: Path) -> None:
     model = copy_with_rule(served.model, tmp_path / "model", "mean")
     tensors = load_file(model / "model.safetensors")

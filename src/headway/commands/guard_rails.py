@@ -59,9 +59,9 @@ def inspect_rules(
         _learning_rate(train),
         *_schedule(train),
     ]
-    return (
-        findings if meta is None else [*findings, _statistics(meta), _leakage(meta), *_short_training(meta)]
-    )
+    if meta is None:
+        return findings
+    return [*findings, _statistics(meta), _leakage(meta), *_short_training(meta)]
 
 
 def _neighbors(sections: Mapping[str, Any]) -> Finding:

@@ -27,6 +27,7 @@ from jaxtyping import Float
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch import Tensor
 
 from headway.data.prepared import Prepared, PreparedMeta
 from headway.errors import InputError
@@ -140,12 +141,7 @@ def read_model_folder(folder: Path, device: torch.device | str = "cpu") -> Model
     mean, std = (torch.tensor(scaler[name]) for name in ("mean", "std"))
     model = build(choice, sections, meta, Graph(**parts), mean, std)
     model.output_space = space
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError:  # which lists every name and shape
-        raise InputError(
-            f"{folder} holds weights that this version of headway has no place for; {MEND}"
-        ) from None
+    _load_weights(model, tensors, folder)
     distribution = choice.head == "mixture"
     return ModelFolder(
         model=model.to(device).eval(),
@@ -158,6 +154,15 @@ def read_model_folder(folder: Path, device: torch.device | str = "cpu") -> Model
         if distribution
         else None,
     )
+
+
+def _load_weights(model: Standardized, tensors: Mapping[str, Tensor], folder: Path) -> None:
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError:  # which lists every name and shape
+        raise InputError(
+            f"{folder} holds weights that this version of headway has no place for; {MEND}"
+        ) from None
 
 
 def _read_config(

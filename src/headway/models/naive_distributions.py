@@ -60,13 +60,11 @@ class Climatology:
         self._step_seconds = prepared.meta.step_seconds
         hours = _hour_of_day_type(prepared.calendar[rows].astype(np.int64), self._step_seconds)
         table = np.empty((2 * HOURS, prepared.meta.sensors, MEMBERS), np.float32)
-        for sensors, readings in _blocks(prepared):
-            usual = _quantiles(readings[rows])
+        for sensors, readings in _blocks(prepared, rows):
+            usual = _quantiles(readings)  # for an hour that training never showed
             for hour in range(2 * HOURS):
-                found = _quantiles(readings[rows[hours == hour]])
-                table[hour, sensors] = np.where(
-                    np.isnan(found), usual, found
-                )  # training never showed the hour
+                found = _quantiles(readings[hours == hour])
+                table[hour, sensors] = np.where(np.isnan(found), usual, found)
         anywhere = np.nanmean(table, axis=(0, 1))  # for a sensor that training never showed
         self._table = torch.from_numpy(np.where(np.isnan(table), anywhere, table))  # hour node member
 
@@ -81,7 +79,7 @@ class Persistence:
     def __init__(self, prepared: Prepared) -> None:
         rows, horizon = _sampled_rows(prepared.meta.training_rows), prepared.meta.horizon
         errors = np.empty((horizon, prepared.meta.sensors, MEMBERS), np.float32)
-        for sensors, readings in _blocks(prepared):
+        for sensors, readings in _blocks(prepared, slice(prepared.meta.training_rows)):
             last = _held(readings)
             for step in range(1, horizon + 1):
                 before = rows[rows < len(readings) - step]
@@ -101,9 +99,10 @@ def _sampled_rows(rows: int) -> Int[np.ndarray, " row"]:
     return np.sort(np.random.default_rng(0).choice(rows, MOST_ROWS, replace=False))
 
 
-def _blocks(prepared: Prepared) -> Iterator[tuple[slice, Float[np.ndarray, "row node"]]]:
-    """Some sensors at once, and their training readings; NaN where not observed."""
-    rows = slice(prepared.meta.training_rows)
+def _blocks(
+    prepared: Prepared, rows: slice | Int[np.ndarray, " row"]
+) -> Iterator[tuple[slice, Float[np.ndarray, "row node"]]]:
+    """Some sensors at once, and their readings of these rows; NaN where not observed."""
     for first in range(0, prepared.meta.sensors, BLOCK):
         sensors = slice(first, first + BLOCK)
         observed, values = prepared.observed[rows, sensors, 0], prepared.values[rows, sensors, 0]

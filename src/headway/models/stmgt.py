@@ -15,7 +15,9 @@
     clock(slot, day) = W [sin, cos of 2 pi slot / slots a day ; vector of the day ; vector of the weekend]
 
 All windows, steps and sensors go through one call: nothing loops over time or sensors. Weather is what
-`windows.covariates` names, at the history steps only, since what is observed later is not known at the origin.
+`windows.covariates` names, at the history steps, and what `windows.future_covariates` and `windows.holidays` name,
+one horizon later: what is observed after the origin is not known there. Where training is too short to tell days
+apart both clocks leave them out.
 
 Source: brief B's network (models.md 3b). Its clock knows whole hours, so the steps of an hour look alike to it;
 ours knows minutes, and `step_t`, a learned vector, says which reading is the newest. Masks, lagged readings,

@@ -94,16 +94,14 @@ def run_experiment(
     with Run("train", decisive, runtime, ranks) as run, memory_may_run_out(run, device):
         progress = train(model, windows, splits, params["train"], run, precision, curves, slow)
         ranks.leave()
-    if pretrained.digest:
-        progress.notes.append(_origin(pretrained))
-    if params["model"].head == "mixture" and ranks.first:
-        count = CollapseCount(params["mixture"].smallest * model.std[0])
-        validation, at_once = splits["validation"], run.runtime.micro_batch
-        with memory_may_run_out(run, device):
-            calibrator = calibrate(model, windows.mapped(), validation, at_once, count)
-        progress.notes += count.told()
-    else:
+        if pretrained.digest:
+            progress.notes.append(_origin(pretrained))
         calibrator = None
+        if params["model"].head == "mixture" and ranks.first:
+            count = CollapseCount(params["mixture"].smallest * model.std[0])
+            at_once = run.runtime.micro_batch
+            calibrator = calibrate(model, windows.mapped(), splits["validation"], at_once, count)
+            progress.notes += count.told()
     return Trained(
         model=model, progress=progress, precision=precision, identity=run.identity, calibrator=calibrator
     )
