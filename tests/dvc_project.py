@@ -19,7 +19,7 @@ LINK_OF_DVC = re.compile(r"\.[\w-]{22}\.tmp")
 LONGEST = 600  # seconds of a command; one that hangs is a failure, and not the end of all other tests
 SMALL: dict[str, dict[str, Any]] = {
     "simulate": {"sensors": 8, "days": 9},
-    "windows": {"history": 4, "horizon": 3, "trailing_weeks": 0, "context": ["1d"]},
+    "windows": {"history": 4, "horizon": 3, "trailing_weeks": 0, "context": ["12h"]},
     "preprocess": {"max_neighbors": 3},
     "st_mamba": {"layers": 1, "head_dim": 8, "state_dim": 2},
     "ha_gat": {"hidden_dim": 8},

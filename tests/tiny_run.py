@@ -94,9 +94,9 @@ MIXTURE: dict[str, Any] = {
 
 
 def tiny_data(folder: Path, **raw: Any) -> Prepared:
-    """Four sensors, 200 hours, prepared in `folder`."""
+    """Four sensors, 200 hours, prepared in `folder`; too short for a lag of a day."""
     write_raw_world(folder / "raw", **raw)
-    prepare(folder / "raw", folder / "prepared", preprocess_params(), windows_params(context=("1d",)))
+    prepare(folder / "raw", folder / "prepared", preprocess_params(), windows_params(context=("12h",)))
     return open_prepared(folder / "prepared")
 
 

@@ -25,7 +25,7 @@ from worlds import daily_readings, preprocess_params, windows_params, write_raw_
 
 ZONE = "Europe/London"
 IDS = ("101", "102", "11", "9")  # text, as files have them, in the order of the model
-STEPS, GAP, TWICE = 210, 181, 190
+STEPS, GAP, TWICE = 490, 445, 454
 EVALUATE = EvaluateParams(minutes=(60,), mape_floor=0.001, prediction_stride=1)
 
 
@@ -63,7 +63,7 @@ def serve(
     """
     raw, times = project / "raw", _times()
     values, flow = daily_readings(len(times), len(IDS), 60), daily_readings(len(times), len(IDS), 60, seed=1)
-    flow[100:185, 1] = 60 if stuck_steps else flow[100:185, 1]
+    flow[364:449, 1] = 60 if stuck_steps else flow[364:449, 1]
     random = np.random.default_rng(2)
     values[random.random(values.shape) < 0.05] = np.nan
     values[random.random(values.shape) < 0.03] = -1  # null
@@ -112,4 +112,4 @@ def by_origin(served: Served) -> Iterator[tuple[np.ndarray, pd.DataFrame]]:
 
 def _times() -> Any:
     rows = np.sort(np.append(np.delete(np.arange(STEPS), GAP), TWICE))
-    return pd.date_range("2024-03-23", periods=STEPS, freq="h", tz="UTC")[rows]
+    return pd.date_range("2024-03-12", periods=STEPS, freq="h", tz="UTC")[rows]

@@ -50,7 +50,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 def speaking_data(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     folder = tmp_path_factory.mktemp("data")
     write_raw_world(folder / "raw", facts={"description": "four sensors on a line."})
-    windows = windows_params(history=HISTORY, horizon=8, context=("1d",))
+    windows = windows_params(history=HISTORY, horizon=8, context=("12h",))
     prepare(folder / "raw", folder / "prepared", preprocess_params(), windows)
     return open_prepared(folder / "prepared")
 

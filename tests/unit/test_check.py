@@ -153,7 +153,9 @@ def test_a_lag_that_would_read_the_future_is_found_before_a_run(project: Path) -
 def test_a_lag_that_the_data_are_too_short_for_is_a_note(project: Path) -> None:
     write_raw_world(project / "data/raw/city", step_minutes=60, steps=400)
     findings, _ = inspect_data(sections_of("city"), project)
-    assert "context: 1w will be switched off" in described(findings, "note")
+    assert "context: windows.context: 1w will be switched off: training covers 11." in described(
+        findings, "note"
+    )
 
 
 def test_prepared_data_of_other_parameters_are_a_note(project: Path) -> None:

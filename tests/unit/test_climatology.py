@@ -17,14 +17,20 @@ def calendar_of(steps: int) -> np.ndarray:
     return civil_calendar(MONDAY + STEP * np.arange(steps), "UTC", STEP)
 
 
-def climatology(readings: np.ndarray) -> np.ndarray:
-    return weekly_climatology(readings.astype(np.float32), calendar_of(len(readings)), SLOTS)
+def climatology(readings: np.ndarray, knows_weeks: bool = True) -> np.ndarray:
+    return weekly_climatology(readings.astype(np.float32), calendar_of(len(readings)), SLOTS, knows_weeks)
 
 
 def test_each_time_of_week_has_the_mean_of_its_readings() -> None:
     weeks = np.array([1.0, 2.0, 6.0])[:, None] + np.zeros(28)
     table = climatology((weeks + np.arange(28)).reshape(-1, 1))
     np.testing.assert_array_equal(table[:, 0], 3 + np.arange(28))
+
+
+def test_days_count_alike_where_each_time_of_week_was_seen_once() -> None:
+    readings = np.arange(7.0).repeat(SLOTS) + 10 * np.tile(np.arange(4.0), 7)
+    table = climatology(readings[:, None], knows_weeks=False)
+    np.testing.assert_array_equal(table[:, 0], np.tile(3 + 10 * np.arange(4), 7))
 
 
 def test_what_was_never_read_falls_back_step_by_step() -> None:

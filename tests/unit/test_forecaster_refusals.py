@@ -86,7 +86,7 @@ REFUSALS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "no rows": (lambda table: table[:0], "the readings have no rows"),
     "one row": (
         lambda table: table[-1:],
-        "the model reads 4 steps of 1 h, the readings span 1; bring rows from 2024-03-29T02:00:00Z or earlier",
+        "the model reads 4 steps of 1 h, the readings span 1; bring rows from 2024-03-18T02:00:00Z or earlier",
     ),
     "too little history": (lambda table: table[-3:], "the model reads 4 steps of 1 h, the readings span 3"),
     "nothing read": (silent_since(NOW), "the readings are all missing in the 172 steps"),
@@ -97,7 +97,7 @@ REFUSALS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "silent for the history": (
         silent_since(4),
         "the newest 4 steps hold no reading of any sensor, and the model reads 4; the newest reading is of "
-        "2024-03-29T01:00:00Z",
+        "2024-03-18T01:00:00Z",
     ),
 }
 
@@ -164,6 +164,6 @@ def test_further_tables_that_do_not_fit_are_refused(
 def test_a_further_table_of_another_time_is_refused(forecaster: Forecaster, served: Served) -> None:
     old = served.flow.assign(timestamp=pd.date_range("2020-01-01", periods=len(served.flow), freq="h"))
     with pytest.raises(
-        InputError, match="the input flow: nothing was read in the 172 steps up to 2024-03-29"
+        InputError, match="the input flow: nothing was read in the 172 steps up to 2024-03-18"
     ):
         forecaster.predict(served.readings[:NOW], inputs={"flow": old}, covariates=served.rain)

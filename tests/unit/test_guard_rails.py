@@ -129,10 +129,3 @@ def test_windows_in_two_splits_and_lags_into_the_future_are_a_problem() -> None:
         "no two splits share a step"
         in rules(sections_of(), meta=replace(meta, splits=apart))["leakage"].found
     )
-
-
-def test_readings_of_a_day_ago_are_noted_where_training_is_shorter_than_two_weeks() -> None:
-    meta = replace(tiny_prepared().meta, context=(24,), training_rows=335)  # hourly
-    assert "training spans 14.0 days" in rules(sections_of(), meta=meta)["context"].found
-    assert "context" not in rules(sections_of(), meta=replace(meta, training_rows=336))
-    assert "context" not in rules(sections_of(), meta=replace(meta, context=()))

@@ -64,7 +64,7 @@ def test_without_out_the_first_rows_are_shown_and_all_are_counted(
     before = sorted(path.name for path in desk.iterdir())
     assert main(["predict", "fetched", "recent.csv", *FURTHER]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"speed (km/h) of 4 sensors, 3 steps of 1 h from 2024-03-31 19:00 {ZONE}"
+    assert lines[0] == f"speed (km/h) of 4 sensors, 3 steps of 1 h from 2024-04-01 11:00 {ZONE}"
     assert len(lines) == 15
     assert lines[2].split() == ["sensor_id", "target_time_local", "horizon", "forecast"]
     assert lines[3].split()[0] == IDS[0]
@@ -81,7 +81,7 @@ def test_times_of_a_csv_may_say_their_zone(desk: Path, served: Served) -> None:
 
 
 def zoned_in_part(text: str) -> str:
-    return text.replace("2024-03-23 05:00:00", "2024-03-23 05:00:00+00:00")
+    return text.replace("2024-03-12 05:00:00", "2024-03-12 05:00:00+00:00")
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_what_cannot_be_used_is_refused_with_a_sentence_and_nothing_is_written(
     (desk / "broken.parquet").write_bytes((desk / "recent.parquet").read_bytes()[:-9])
     (desk / "empty.csv").write_text("")
     (desk / "mixed.csv").write_text(zoned_in_part(readings))
-    (desk / "words.csv").write_text(readings.replace("2024-03-23 05:00:00", "tea time"))
+    (desk / "words.csv").write_text(readings.replace("2024-03-12 05:00:00", "tea time"))
     pd.read_csv(desk / "recent.csv").assign(**{"9": "much"}).to_csv(desk / "text.csv", index=False)
     (desk / "folder.csv").mkdir()
     before = sorted(path.name for path in desk.iterdir())

@@ -257,10 +257,10 @@ def test_a_world_without_edges_and_coordinates_has_no_neighbors_and_says_so(tmp_
 
 def test_the_report_is_the_same_twice_and_knows_no_path(tmp_path: Path) -> None:
     raw = write_raw_world(tmp_path / "x")
-    texts = [json.dumps(prepared(raw, {"context": ("1d", "1w")})[1], sort_keys=True) for _ in range(2)]
+    texts = [json.dumps(prepared(raw, {"context": ("12h", "1w")})[1], sort_keys=True) for _ in range(2)]
     assert texts[0] == texts[1]
     assert str(tmp_path) not in texts[0]
     assert json.loads(texts[0])["context"] == {
-        "kept": ["1d"],
-        "switched_off": {"1w": "168 steps are more than half of the 139 training steps"},
+        "kept": ["12h"],
+        "switched_off": {"windows.context: 1w": "training covers 5.8 days, fewer than two weeks"},
     }

@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from headway.data.calendar import DAY
 from headway.data.prepare import prepare
 from headway.data.prepared import Prepared, open_prepared
 from worlds import preprocess_params, windows_params, write_raw_world
@@ -120,12 +119,15 @@ def test_real_data_sets_pass_without_a_dataset_yaml(
 
 
 @real
-def test_a_week_of_los_angeles_keeps_the_day_and_drops_the_week(tmp_path: Path) -> None:
+def test_a_week_of_los_angeles_is_read_without_days_and_weeks_ago(tmp_path: Path) -> None:
     raw = tmp_path / "metr-la-week1"
     shutil.copytree(REAL / "metr-la-week1", raw)
     result, report = prepared(
         raw, {"history": 12, "horizon": 12, "context": ("1d", "1w"), "trailing_weeks": 4}
     )
-    assert result.meta.context == (DAY // 300,)
-    assert list(report["context"]["switched_off"]) == ["1w"]
-    assert result.meta.trailing == (2016, 4032, 6048, 8064)
+    assert result.meta.context == result.meta.trailing == result.meta.trailing_days == ()
+    assert list(report["context"]["switched_off"]) == [
+        "windows.context: 1d",
+        "windows.context: 1w",
+        "windows.trailing_weeks: 4",
+    ]

@@ -79,10 +79,22 @@ def test_lags_are_steps_in_the_order_of_the_params() -> None:
 
 
 def test_a_lag_of_more_than_half_the_training_span_is_switched_off_with_the_reason() -> None:
-    lags = resolve_lags(windows_params(context=("1d", "1w")), 300, 1406)  # metr-la-week1
-    assert lags.context == (288,) and lags.context_names == ("1d",)
-    assert lags.switched_off == {"1w": "2016 steps are more than half of the 1406 training steps"}
-    assert resolve_lags(windows_params(context=("1d",)), 300, 576).context == (288,)
+    lags = resolve_lags(windows_params(context=("2w", "1w")), 300, 8063)
+    assert lags.context == (2016,) and lags.context_names == ("1w",)
+    assert lags.switched_off == {
+        "windows.context: 2w": "4032 steps are more than half of the 8063 training steps"
+    }
+    assert resolve_lags(windows_params(context=("2w",)), 300, 8064).context == (4032,)
+
+
+def test_days_and_weeks_ago_are_switched_off_where_training_covers_less_than_two_weeks() -> None:
+    windows = windows_params(context=("1d", "12h", "1w"), trailing_weeks=4)
+    lags = resolve_lags(windows, 300, 1406)  # metr-la-week1
+    assert (lags.context_names, lags.trailing, lags.trailing_days) == (("12h",), (), ())
+    keys = ["windows.context: 1d", "windows.context: 1w", "windows.trailing_weeks: 4"]
+    assert lags.switched_off == dict.fromkeys(keys, "training covers 4.9 days, fewer than two weeks")
+    whole = resolve_lags(windows, 300, 4032)
+    assert whole.context_names == ("1d", "12h", "1w") and whole.trailing_days and not whole.switched_off
 
 
 def test_all_impossible_lags_are_named_at_once() -> None:

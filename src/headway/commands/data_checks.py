@@ -119,7 +119,7 @@ def _plan(sections: Mapping[str, Any], sizes: Sizes, ratio: Ratio = "7-1-2") -> 
     ratio = ratio if preprocess.split == "auto" else preprocess.split
     splits = split_origins(sizes.steps, windows.history, windows.horizon, ratio, preprocess.purge)
     lags = resolve_lags(windows, sizes.step_seconds, splits["train"][1] - 1)
-    return [note("context", f"{name} will be switched off: {why}") for name, why in lags.switched_off.items()]
+    return [note("context", f"{key} will be switched off: {why}") for key, why in lags.switched_off.items()]
 
 
 def _describe(sizes: Sizes) -> str:

@@ -3,9 +3,9 @@
 Enters: the records of params.yaml, the sizes of the data, the memory of the device. Leaves: findings.
 
 The rules: no dense attention, no more windows in memory than fit, no float32 on a GPU, no run without
-checkpoints, no learning rate beyond its batch, statistics of training rows only, no window that leaks, no reading
-of a day ago where training is too short for it. What a record already refuses (`ha_gat.heads` above 2,
-`preprocess.max_neighbors` above 15) never gets this far; float32 on a GPU is told in the line on precision.
+checkpoints, no learning rate beyond its batch, statistics of training rows only, no window that leaks. What a
+record already refuses (`ha_gat.heads` above 2, `preprocess.max_neighbors` above 15) never gets this far;
+float32 on a GPU is told in the line on precision.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from headway.commands.findings import Finding, note, ok, problem
-from headway.data.calendar import DAY
 from headway.data.prepared import PreparedMeta
 from headway.data.windows import anchor_lags
 from headway.training.course import TrainParams
@@ -61,7 +60,7 @@ def inspect_rules(
     ]
     if meta is None:
         return findings
-    return [*findings, _statistics(meta), _leakage(meta), *_short_training(meta)]
+    return [*findings, _statistics(meta), _leakage(meta)]
 
 
 def _neighbors(sections: Mapping[str, Any]) -> Finding:
@@ -187,16 +186,3 @@ def _leakage(meta: PreparedMeta) -> Finding:
         "leakage",
         f"no window is in two splits; neighboring splits share up to {shared} steps, as published ones do",
     )
-
-
-def _short_training(meta: PreparedMeta) -> list[Finding]:
-    if meta.knows_weeks() or not (meta.context or meta.trailing):
-        return []
-    days = meta.training_rows * meta.step_seconds / DAY
-    return [
-        note(
-            "context",
-            f"training spans {days:.1f} days, too few to learn when a day is like the one before",
-            "compare with windows.context: [] and windows.trailing_weeks: 0 on the validation split",
-        )
-    ]

@@ -31,6 +31,11 @@ def civil_calendar(time: Int64[np.ndarray, " step"], zone: str, step: int) -> In
     return np.stack([slot, weekday], axis=1).astype(np.int16)
 
 
+def covers_two_weeks(rows: int, step: int) -> bool:
+    """Whether rows of `step` seconds show each time of the week twice: of one seen once, only that one is learned."""
+    return rows * step >= 2 * WEEK
+
+
 def time_of_week(calendar: Int16[np.ndarray, "step 2"], slots: int) -> Int64[np.ndarray, " step"]:
     """Row of the climatology of each step."""
     return calendar[:, 1].astype(np.int64) * slots + calendar[:, 0]

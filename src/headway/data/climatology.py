@@ -18,10 +18,19 @@ BLOCK = 64  # sensors at once: their training rows stay within the processor's c
 
 
 def weekly_climatology(
-    readings: Float[np.ndarray, "step node"], calendar: Int16[np.ndarray, "step 2"], slots: int
+    readings: Float[np.ndarray, "step node"],
+    calendar: Int16[np.ndarray, "step 2"],
+    slots: int,
+    knows_weeks: bool,
 ) -> Float[np.ndarray, "time_of_week node"]:
-    """Means with fallback: time of week, time of day, the sensor, the mean sensor, 0."""
-    week = _groups(time_of_week(calendar, slots), 7 * slots)
+    """Means with fallback: time of week, time of day, the sensor, the mean sensor, 0.
+
+    Args:
+        knows_weeks: whether each time of the week was seen twice. The mean of one reading is that reading: where it
+            stands for a silent sensor it would be the very target in training, and never again. Days count alike
+            then.
+    """
+    week = _groups(time_of_week(calendar, slots), 7 * slots) if knows_weeks else []
     day = _groups(calendar[:, 0].astype(np.int64), slots)
     always = _groups(np.zeros(len(readings), dtype=np.int64), 1)
     table = np.empty((7 * slots, readings.shape[1]), dtype=np.float32)
@@ -30,8 +39,8 @@ def weekly_climatology(
         block = np.ascontiguousarray(readings[:, first : first + BLOCK])
         own[:, first : first + BLOCK] = _means(block, always)
         usual = np.tile(_means(block, day), (7, 1))
-        weekly = _means(block, week)
-        table[:, first : first + BLOCK] = np.where(np.isnan(weekly), usual, weekly)
+        exact = _means(block, week) if knows_weeks else usual
+        table[:, first : first + BLOCK] = np.where(np.isnan(exact), usual, exact)
         release(readings)
     anywhere = np.nanmean(own) if not np.isnan(own).all() else np.float32(0)
     own = np.where(np.isnan(own), anywhere, own)

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from annotated_types import Ge, Interval
 
-from headway.data.calendar import civil_calendar, slots_per_day
+from headway.data.calendar import civil_calendar, covers_two_weeks, slots_per_day
 from headway.data.climatology import weekly_climatology
 from headway.data.grid import Grid, choose_grid, choose_step
 from headway.data.holidays import NONE, require_place
@@ -76,7 +76,8 @@ def prepare(raw: Path, out: Path, preprocess: PreprocessParams, windows: Windows
 
     training, slots = slice(0, plan.training_rows), slots_per_day(plan.grid.step)
     calendar = civil_calendar(plan.grid.time(), folder.zone, plan.grid.step)
-    usual = weekly_climatology(target.readings[training], calendar[training], slots)
+    knows_weeks = covers_two_weeks(plan.training_rows, plan.grid.step)
+    usual = weekly_climatology(target.readings[training], calendar[training], slots, knows_weeks)
     limit = preprocess.max_neighbors
     table = build_neighbors(choice=preprocess.graph, sensors=sensors, edges=folder.edges, max_neighbors=limit)
     covariates = read_covariates(folder, windows, plan.grid, preprocess.rules(), plan.training_rows)

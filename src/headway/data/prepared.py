@@ -35,7 +35,7 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from headway.data.calendar import WEEK
+from headway.data.calendar import covers_two_weeks
 from headway.data.rules import Bounds, Rules
 from headway.errors import InputError
 
@@ -107,7 +107,7 @@ class PreparedMeta:
 
     def knows_weeks(self) -> bool:
         """Whether training saw each day of the week twice; of one seen once, nothing but that day can be learned."""
-        return self.training_rows * self.step_seconds >= 2 * WEEK
+        return covers_two_weeks(self.training_rows, self.step_seconds)
 
     def past_covariates(self) -> tuple[str, ...]:
         """Covariates of which the past is read."""

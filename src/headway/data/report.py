@@ -141,7 +141,7 @@ def _done(report: dict[str, Any], folder: RawFolder) -> list[str]:
     sentences = [f"{what}: {count}" for what, count in counted if count]
     sentences += [f"{what}: {listing(ids)}" for what, ids in named if ids]
     off = report["context"]["switched_off"]
-    sentences += [f"windows.context {name} was switched off: {why}" for name, why in off.items()]
+    sentences += [f"{key} was switched off: {why}" for key, why in off.items()]
     if graph["source"] == "none":
         sentences.append("no sensor reads another: the data set has no edges and no coordinates in use")
     return sentences

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Interval
 
-from headway.data.calendar import DAY, HOUR, WEEK
+from headway.data.calendar import DAY, HOUR, WEEK, covers_two_weeks
 from headway.data.holidays import HOLIDAY, NONE
 from headway.errors import InputError
 
@@ -48,7 +48,7 @@ class WindowsParams:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lags:
-    """Lags in steps; `switched_off` says of each dropped context lag why."""
+    """Lags in steps; `switched_off` says of each key whose lags are dropped why."""
 
     context: tuple[int, ...]
     context_names: tuple[str, ...]
@@ -94,7 +94,9 @@ def resolve_lags(windows: WindowsParams, step: int, training_rows: int) -> Lags:
     """Text lags to steps of `step` seconds.
 
     A context lag longer than half of the training rows is switched off: it would be seen by too few training
-    windows to be learned from. A trailing lag shorter than the horizon would read the future and is left out.
+    windows to be learned from. So are lags of a day or more, and the trailing weeks, where training covers less
+    than two weeks: each day was seen once, and when a day is like the one before cannot be told from that. A
+    trailing lag shorter than the horizon would read the future and is left out.
 
     Raises: InputError listing each context lag that is no lag, no multiple of the step, or shorter than the
     horizon.
@@ -103,6 +105,7 @@ def resolve_lags(windows: WindowsParams, step: int, training_rows: int) -> Lags:
     problems: list[str] = []
     kept: dict[str, int] = {}
     off: dict[str, str] = {}
+    too_short = _too_short_for_days(training_rows, step)
     for text in windows.context:
         seconds = _lag_seconds(text)
         if seconds is None:
@@ -116,13 +119,19 @@ def resolve_lags(windows: WindowsParams, step: int, training_rows: int) -> Lags:
             )
         elif seconds // step in kept.values():
             problems.append(f"{text} is listed twice")
+        elif seconds >= DAY and too_short:
+            off[f"windows.context: {text}"] = too_short
         elif 2 * (seconds // step) > training_rows:
-            off[text] = f"{seconds // step} steps are more than half of the {training_rows} training steps"
+            off[f"windows.context: {text}"] = (
+                f"{seconds // step} steps are more than half of the {training_rows} training steps"
+            )
         else:
             kept[text] = seconds // step
     if problems:
         raise InputError.from_problems("windows.context (use [] for none):", problems)
     weeks = windows.trailing_weeks
+    if weeks and too_short:
+        off[f"windows.trailing_weeks: {weeks}"], weeks = too_short, 0
     return Lags(
         context=tuple(kept.values()),
         context_names=tuple(kept),
@@ -130,6 +139,12 @@ def resolve_lags(windows: WindowsParams, step: int, training_rows: int) -> Lags:
         trailing_days=_multiples(DAY, 7 if weeks else 0, step, windows.horizon),
         switched_off=off,
     )
+
+
+def _too_short_for_days(training_rows: int, step: int) -> str:
+    if covers_two_weeks(training_rows, step):
+        return ""
+    return f"training covers {training_rows * step / DAY:.1f} days, fewer than two weeks"
 
 
 def _require_history_ahead(windows: WindowsParams) -> None:
