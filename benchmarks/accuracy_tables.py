@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from headway.evaluation.distribution import KINDS
+
 OURS = "headway"
 ALL = "all"
 STEPS = (3, 6, 12)  # that are shown and judged, where they exist
@@ -96,13 +98,14 @@ def distribution(runs: Runs) -> list[str]:
     if not said:
         return []
     crps, usual = (_mean([entry[name] for entry in said]) for name in ("crps", "crps_climatology"))
-    raw, calibrated = (
-        _mean([entry[kind]["coverage"]["80%"] for entry in said]) for kind in ("raw", "calibrated")
+    covered = ", ".join(
+        f"{_cell(100 * (_mean([entry[kind]['coverage']['80%'] for entry in said]) or 0))} % {kind}"
+        for kind in KINDS
     )
     outcome = "below" if crps is not None and usual is not None and crps < usual else "NOT below"
     return [
-        f"CRPS {_cell(crps)}, {outcome} the {_cell(usual)} of climatological quantiles; the 80 % interval covers "
-        f"{_cell(100 * (raw or 0))} % raw, {_cell(100 * (calibrated or 0))} % calibrated."
+        f"CRPS {_cell(crps)}, {outcome} the {_cell(usual)} of climatological quantiles; "
+        f"the 80 % interval covers {covered}."
     ]
 
 

@@ -33,6 +33,8 @@ from project_copy import (
 )
 from ruamel.yaml import YAML
 
+from headway.evaluation.distribution import KINDS
+
 SPATIAL = {"st_mamba": "ha_gat", "stmgt": "gatv2"}
 
 
@@ -115,8 +117,8 @@ def print_table(name: str, meta: dict[str, Any], found: dict[str, list[dict[str,
     lines = [
         f"\n### {name}\n",
         f"{meta['sensors']} sensors, {meta['steps']} steps of {meta['step_seconds'] / 60:g} min\n",
-        f"| CRPS ({meta['unit'] or 'units'}) | {' | '.join(shown)} | MAE | coverage 80 % raw, calibrated "
-        "| width raw, calibrated | training |",
+        f"| CRPS ({meta['unit'] or 'units'}) | {' | '.join(shown)} | MAE | coverage 80 % {', '.join(KINDS)} "
+        f"| width {', '.join(KINDS)} | training |",
         f"|---|{'---:|' * (len(shown) + 4)}",
     ]
     for model, runs in found.items():
@@ -124,8 +126,7 @@ def print_table(name: str, meta: dict[str, Any], found: dict[str, list[dict[str,
         cells.append(spread([run["metrics"]["mae"] for run in runs]))
         for part, form in (("coverage", "{:.1%}"), ("width", "{:.2f}")):
             means = [
-                np.mean([run["distribution"]["all"][kind][part]["80%"] for run in runs])
-                for kind in ("raw", "calibrated")
+                np.mean([run["distribution"]["all"][kind][part]["80%"] for run in runs]) for kind in KINDS
             ]
             cells.append(", ".join(form.format(value) for value in means))
         cells.append(f"{np.median([run['seconds'] for run in runs]):.0f} s")

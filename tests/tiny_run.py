@@ -93,10 +93,10 @@ MIXTURE: dict[str, Any] = {
 }
 
 
-def tiny_data(folder: Path, **raw: Any) -> Prepared:
-    """Four sensors, 200 hours, prepared in `folder`; too short for a lag of a day."""
+def tiny_data(folder: Path, context: tuple[str, ...] = ("12h",), **raw: Any) -> Prepared:
+    """Four sensors, 200 hours, prepared in `folder`; they are too few for a lag of a day."""
     write_raw_world(folder / "raw", **raw)
-    prepare(folder / "raw", folder / "prepared", preprocess_params(), windows_params(context=("12h",)))
+    prepare(folder / "raw", folder / "prepared", preprocess_params(), windows_params(context=context))
     return open_prepared(folder / "prepared")
 
 

@@ -105,6 +105,9 @@ def _add_predict(predict: argparse.ArgumentParser) -> None:
     )
     predict.add_argument("--covariates", type=Path, metavar="FILE", help="what holds for all sensors")
     predict.add_argument(
+        "--recalibrate", action="store_true", help="calibrate intervals on the newest week of the readings"
+    )
+    predict.add_argument(
         "--out", type=Path, metavar="FILE", help="write .parquet or .csv instead of showing it"
     )
 
@@ -175,7 +178,7 @@ def _predict(chosen: argparse.Namespace) -> int:
     from headway.commands.predict import check_out, forecast_text, predict, write_file
 
     check_out(chosen.out)
-    forecasts = predict(chosen.model, chosen.recent, chosen.input, chosen.covariates)
+    forecasts = predict(chosen.model, chosen.recent, chosen.input, chosen.covariates, chosen.recalibrate)
     if chosen.out is not None:
         write_file(chosen.out, forecasts)
     sys.stdout.write(forecast_text(forecasts, chosen.out))

@@ -100,7 +100,7 @@ def test_a_linear_law_is_found(tmp_path: Path) -> None:
 
 
 def test_what_only_the_day_before_tells_is_found_with_context_alone(tmp_path: Path) -> None:
-    prepared = tiny_data(tmp_path, readings=repeated_days(400, 3), ids=("a", "b", "c"))
+    prepared = tiny_data(tmp_path, ("1d",), readings=repeated_days(600, 3), ids=("a", "b", "c"))
     assert judged("linear_context", prepared) < 0.5
     assert judged("linear_context_per_sensor", prepared) < 0.5
     assert judged("linear_lags", prepared) > 4
@@ -125,7 +125,7 @@ def test_stid_trains_and_learns_more_with_context(tmp_path: Path, monkeypatch: p
     (source / "__init__.py").write_text("from .stid_arch import STID\n")
     monkeypatch.setenv("STID", str(tmp_path / "checkout"))
     monkeypatch.setattr(peer_stid, "PACKAGE", "stand_in_for_stid")  # imported modules stay in the process
-    prepared = tiny_data(tmp_path, readings=repeated_days(400, 3), ids=("a", "b", "c"))
+    prepared = tiny_data(tmp_path, ("1d",), readings=repeated_days(600, 3), ids=("a", "b", "c"))
     assert judged("stid_context", prepared, steps=80) < 0.7 * judged("stid", prepared, steps=80)
     fitted = peer.fit("stid", prepared, HERE, seed=0, steps=10)
     assert len(fitted.curve) == 5  # 2 steps between the looks that 8 would have
@@ -152,7 +152,7 @@ def test_the_official_stid_has_as_many_weights_as_published(tmp_path: Path) -> N
 )
 def test_trees_learn_what_only_the_day_before_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peer_trees, "ROWS", 20_000)
-    prepared = tiny_data(tmp_path, readings=repeated_days(400, 3), ids=("a", "b", "c"))
+    prepared = tiny_data(tmp_path, ("1d",), readings=repeated_days(600, 3), ids=("a", "b", "c"))
     assert judged("lightgbm", prepared) < 3
 
 

@@ -10,7 +10,7 @@ import torch
 
 from headway.errors import InputError
 from headway.mixture import Mixture
-from headway.models.calibration import INTERVALS, LEVELS, Calibrator, fit_calibrator, raw_quantiles
+from headway.models.calibration import INTERVALS, LEVELS, Calibrator, Intervals, Misses, fit_calibrator
 from headway.types import Batch
 from tiny_model import tiny_batch
 
@@ -32,6 +32,10 @@ def said(windows: int, claimed: float, seed: int) -> tuple[Batch, Mixture]:
     return replace(batch, target=target), mixture
 
 
+def came_of(batch: Batch, mixture: Mixture) -> Misses:
+    return Misses.of(Intervals.of(mixture), batch.target, batch.target_observed)
+
+
 def coverage(y: torch.Tensor, seen: torch.Tensor, quantiles: torch.Tensor) -> list[float]:
     found = []
     for index in range(len(INTERVALS)):
@@ -42,26 +46,28 @@ def coverage(y: torch.Tensor, seen: torch.Tensor, quantiles: torch.Tensor) -> li
 
 @pytest.mark.parametrize("claimed", [0.5, 1.0, 3.0])
 def test_calibrated_intervals_cover_what_they_promise_whatever_the_model_claimed(claimed: float) -> None:
-    calibrator = fit_calibrator([said(4000, claimed, seed=1), said(4000, claimed, seed=2)])
+    calibrator = fit_calibrator(came_of(*said(4000, claimed, seed)) for seed in (1, 2))
     batch, mixture = said(8000, claimed, seed=3)
     y, seen = batch.target, batch.target_observed
-    assert coverage(y, seen, calibrator.quantiles(mixture)) == pytest.approx(INTERVALS, abs=0.01)
+    assert coverage(y, seen, calibrator.quantiles(Intervals.of(mixture))) == pytest.approx(
+        INTERVALS, abs=0.01
+    )
     if claimed != 1.0:
-        assert abs(coverage(y, seen, raw_quantiles(mixture))[2] - 0.8) > 0.1
+        assert abs(coverage(y, seen, Intervals.of(mixture).quantiles())[2] - 0.8) > 0.1
 
 
 def test_groups_keep_a_quiet_sensor_from_being_widened_for_a_restless_one() -> None:
-    calibrator = fit_calibrator([said(9000, 0.5, seed=1)])
+    calibrator = fit_calibrator([came_of(*said(9000, 0.5, seed=1))])
     assert len(calibrator.group.unique()) == NODES
     batch, mixture = said(9000, 0.5, seed=3)
-    quantiles = calibrator.quantiles(mixture)
+    quantiles = calibrator.quantiles(Intervals.of(mixture))
     for node in range(NODES):
         y, seen = batch.target[..., node], batch.target_observed[..., node]
         assert coverage(y, seen, quantiles[:, :, node])[2] == pytest.approx(0.8, abs=0.015)
 
 
 def test_few_readings_make_one_group() -> None:
-    calibrator = fit_calibrator([said(30, 1.0, seed=1)])
+    calibrator = fit_calibrator([came_of(*said(30, 1.0, seed=1))])
     assert calibrator.group.tolist() == [0] * NODES and calibrator.widen.shape == (len(INTERVALS), 1, HORIZON)
     assert calibrator.readings <= 30 * NODES
 
@@ -73,19 +79,21 @@ def test_calibrated_quantiles_rise_and_stay_around_the_median() -> None:
         widen=torch.tensor([-50.0, 3.0, -1.0, 0.5]).view(-1, 1, 1).expand(-1, 1, HORIZON).contiguous(),
         readings=1,
     )
-    found = narrow.quantiles(mixture)
+    found = narrow.quantiles(Intervals.of(mixture))
     assert found.shape[-1] == len(LEVELS) and (found.diff(dim=-1) >= 0).all()
     assert (found[..., :4] <= 50).all() and (found[..., 4:] >= 50).all()
 
 
 def test_nothing_observed_is_an_error() -> None:
     batch, mixture = said(3, 1.0, seed=1)
-    with pytest.raises(InputError, match="no validation target is observed"):
-        fit_calibrator([(replace(batch, target_observed=torch.zeros_like(batch.target_observed)), mixture)])
+    with pytest.raises(InputError, match="no target is observed"):
+        fit_calibrator(
+            [came_of(replace(batch, target_observed=torch.zeros_like(batch.target_observed)), mixture)]
+        )
 
 
 def test_a_calibrator_comes_back_from_its_file_and_that_of_another_model_does_not(tmp_path: Path) -> None:
-    calibrator = fit_calibrator([said(300, 1.0, seed=1)])
+    calibrator = fit_calibrator([came_of(*said(300, 1.0, seed=1))])
     path = tmp_path / "calibration.json"
     calibrator.write(path)
     back = Calibrator.read(path, NODES, HORIZON)

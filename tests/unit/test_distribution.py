@@ -13,7 +13,7 @@ import torch
 from headway.evaluation.distribution import BINS, DistributionSums
 from headway.evaluation.distribution_tables import write_distribution
 from headway.mixture import Mixture
-from headway.models.calibration import INTERVALS, LEVELS, Calibrator, raw_quantiles
+from headway.models.calibration import INTERVALS, LEVELS, Calibrator, Intervals
 from headway.models.naive_distributions import Ensemble
 
 WINDOWS, HORIZON, NODES = 600, 2, 3
@@ -47,7 +47,10 @@ def sums_of(scale: float = 1.0, parts: int = 1) -> DistributionSums:
             means=mixture.means[rows],
             deviations=mixture.deviations[rows],
         )
-        sums.add(part, shift, y[rows], observed[rows], hour[rows.numpy()])
+        intervals = Intervals.of(part)
+        moved = shift.quantiles(intervals)
+        said = {"raw": intervals.quantiles(), "calibrated": moved, "recalibrated": moved}
+        sums.add(part, said, y[rows], observed[rows], hour[rows.numpy()])
         naive = Ensemble(members=members[rows])
         sums.add_naive({"persistence": naive, "climatology": naive}, y[rows], observed[rows])
     return sums
@@ -85,7 +88,7 @@ def test_scores_are_means_over_observed_targets_of_each_horizon(tmp_path: Path) 
         assert entry["crps"] == pytest.approx(crps, rel=1e-5)
         nll = -mixture.double().log_density(y.double())[:, step][seen].mean().item()
         assert entry["nll"] == pytest.approx(nll, rel=1e-5)
-        quantiles = raw_quantiles(mixture)[:, step][seen]
+        quantiles = Intervals.of(mixture).quantiles()[:, step][seen]
         errors = y[:, step][seen].unsqueeze(-1) - quantiles
         levels = torch.tensor(LEVELS)
         pinball = torch.maximum(levels * errors, (levels - 1) * errors).mean().item()
@@ -109,6 +112,6 @@ def test_sharpness_is_the_width_by_hour(tmp_path: Path) -> None:
 def test_without_a_distribution_the_tables_have_columns_and_no_rows(tmp_path: Path) -> None:
     assert write_distribution(tmp_path, None, HORIZON, 3600) is None
     assert json.loads((tmp_path / "distribution.json").read_text()) == {}
-    for name, columns in {"crps": 4, "reliability": 4, "pit": 2, "sharpness": 3}.items():
+    for name, columns in {"crps": 4, "reliability": 5, "pit": 2, "sharpness": 4}.items():
         table = pd.read_csv(tmp_path / f"{name}.csv")
         assert len(table.columns) == columns and table.empty

@@ -99,6 +99,7 @@ def zoned_in_part(text: str) -> str:
         ),
         (["fetched", "words.csv", *FURTHER], "words.csv: column timestamp is no time in rows 5 (tea time)"),
         (["fetched", "text.csv", *FURTHER], "  - column 9 is of type str; write numbers"),
+        (["fetched", "recent.csv", *FURTHER, "--recalibrate"], "error: the model says single numbers"),
         (
             ["fetched", "recent.csv", "--input", "flow"],
             "error: --input flow: write NAME=FILE, each name once",

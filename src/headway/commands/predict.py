@@ -23,19 +23,26 @@ SHOWN = 10
 OFFSET = r"(?:Z|[+-]\d\d:?\d\d)$"  # at the end of an ISO time: it says its zone
 
 
-def predict(model: Path, recent: Path, inputs: Sequence[str], covariates: Path | None) -> pd.DataFrame:
+def predict(
+    model: Path, recent: Path, inputs: Sequence[str], covariates: Path | None, recalibrate: bool
+) -> pd.DataFrame:
     """Forecasts from the newest row of a file.
 
-    Args: inputs: further variables, each as NAME=FILE.
+    Args:
+        inputs: further variables, each as NAME=FILE.
+        recalibrate: calibrate the intervals on the newest week of these readings first.
     Raises: InputError naming the file, or what in the tables cannot be used.
     """
     files = _inputs(inputs)
     forecaster = load(model)
-    return forecaster.predict(
-        read_file(recent),
-        inputs={name: read_file(path) for name, path in files.items()},
-        covariates=NOTHING if covariates is None else read_file(covariates),
-    )
+    readings = read_file(recent)
+    further: Any = {
+        "inputs": {name: read_file(path) for name, path in files.items()},
+        "covariates": NOTHING if covariates is None else read_file(covariates),
+    }
+    if recalibrate:
+        forecaster = forecaster.recalibrate(readings, **further)
+    return forecaster.predict(readings, **further)
 
 
 def read_file(path: Path) -> pd.DataFrame:

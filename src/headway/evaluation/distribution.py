@@ -8,7 +8,8 @@ Enter: mixtures and ensembles, the calibrated quantiles, targets and masks, phys
   below      share of readings below the quantile of a level: what the reliability diagram shows
   PIT        how often F(y) falls into each of BINS equal bins; flat where the distribution is honest
 and, by hour of the target, the width of the 80 % interval (sharpness).
-Glossary: level = probability of a quantile, interval = central probability, raw = before calibration.
+Glossary: level = probability of a quantile, interval = central probability, raw = before calibration, recalibrated =
+calibrated anew each day (recalibration.py).
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from torch import Tensor
 
 from headway.data.calendar import HOURS
 from headway.mixture import Mixture
-from headway.models.calibration import INTERVALS, LEVELS, WIDTH_OF, Calibrator, raw_quantiles
+from headway.models.calibration import INTERVALS, LEVELS, WIDTH_OF
 from headway.models.naive_distributions import Ensemble
 
 BINS = 20
-KINDS = ("raw", "calibrated")
+KINDS = ("raw", "calibrated", "recalibrated")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -108,12 +109,12 @@ class DistributionSums:
     def add(
         self,
         mixture: Mixture,
-        calibrator: Calibrator,
+        said: Mapping[str, Float[Tensor, "batch horizon node level"]],
         target: Float[Tensor, "batch horizon node"],
         observed: Bool[Tensor, "batch horizon node"],
         hour: Int[np.ndarray, "batch horizon"],
     ) -> None:
-        """Add what the model says of one batch."""
+        """Add what the model says of one batch; `said` has the quantiles of each of KINDS."""
         exact, y = mixture.double(), torch.where(observed, target, 0.0).double()
         self.count += _by_step(observed.unsqueeze(-1))[:, 0]
         observed_by_step = observed.sum(2).cpu().numpy()
@@ -122,10 +123,9 @@ class DistributionSums:
         self.nll -= _by_step(torch.where(observed, exact.log_density(y), 0.0).unsqueeze(-1))[:, 0]
         bins = (exact.distribution(y) * BINS).long().clamp(0, BINS - 1)
         self.pit += _by_step(torch.nn.functional.one_hot(bins, BINS) * observed.unsqueeze(-1))
-        said = (raw_quantiles(mixture), calibrator.quantiles(mixture))
-        for kind, quantiles in zip(KINDS, said, strict=True):
+        for kind in KINDS:
             sums = self.quantiles.setdefault(kind, QuantileSums.empty(len(self.count)))
-            sums.add(quantiles, y, observed, hour)
+            sums.add(said[kind], y, observed, hour)
 
     def add_naive(
         self,

@@ -32,7 +32,8 @@ from headway.evaluation.distribution_tables import write_distribution
 from headway.evaluation.evidence import Evidence
 from headway.evaluation.horizons import horizon_minutes
 from headway.evaluation.metrics import Errors, ErrorSums, measure
-from headway.evaluation.predict import ForecastBatch, PredictionWriter, forecast_split
+from headway.evaluation.predict import ForecastBatch, PredictionWriter, forecast_split, forecast_windows
+from headway.evaluation.recalibration import Recalibration
 from headway.evaluation.sensor_week import SensorWeek
 from headway.evaluation.tables import (
     ALL,
@@ -42,7 +43,7 @@ from headway.evaluation.tables import (
     write_json,
 )
 from headway.models.baselines import NAIVE, naive_forecasts
-from headway.models.calibration import Calibrator
+from headway.models.calibration import Calibrator, Intervals
 from headway.models.naive_distributions import naive_distributions
 from headway.types import Batch, Forecast
 
@@ -94,6 +95,10 @@ def evaluate(
     week, evidence, errors = SensorWeek(prepared), Evidence(prepared.meta), dict[str, Errors]()
     distribution = _Distribution(prepared, calibrator) if calibrator else None
     quantiles = None
+    if distribution:
+        earlier = distribution.recalibration.earlier_origins()
+        for forecasts in forecast_windows({MODEL: model}, gather, earlier, batch_size):
+            distribution.learn(forecasts)
     with PredictionWriter(
         predictions, prepared, stride=params.prediction_stride, quantiles=distribution is not None
     ) as file:
@@ -165,17 +170,28 @@ class _Distribution:
 
     def __init__(self, prepared: Prepared, calibrator: Calibrator) -> None:
         self.sums = DistributionSums.empty(prepared.meta.horizon)
+        self.recalibration = Recalibration(prepared.meta, calibrator)
         self._calibrator, self._naive = calibrator, naive_distributions(prepared)
         self._step_seconds = prepared.meta.step_seconds
+
+    def learn(self, forecasts: ForecastBatch) -> None:
+        """See what came of forecasts before the test split."""
+        self.recalibration.learn(forecasts.batch, Intervals.of(forecasts.mixtures[MODEL]))
 
     def add(self, forecasts: ForecastBatch) -> Float[Tensor, "batch horizon node level"]:
         """Returns: the calibrated quantiles."""
         batch, mixture = forecasts.batch, forecasts.mixtures[MODEL]
+        intervals = Intervals.of(mixture)
+        said = {
+            "raw": intervals.quantiles(),
+            "calibrated": self._calibrator.quantiles(intervals),
+            "recalibrated": self.recalibration.quantiles(batch, intervals),
+        }
         hour = hour_of_day(batch.target_calendar, self._step_seconds)
-        self.sums.add(mixture, self._calibrator, batch.target, batch.target_observed, hour)
-        said = {name: forecast(batch) for name, forecast in self._naive.items()}
-        self.sums.add_naive(said, batch.target, batch.target_observed)
-        return self._calibrator.quantiles(mixture)
+        self.sums.add(mixture, said, batch.target, batch.target_observed, hour)
+        naive = {name: forecast(batch) for name, forecast in self._naive.items()}
+        self.sums.add_naive(naive, batch.target, batch.target_observed)
+        return said["calibrated"]
 
 
 def _write_scores(

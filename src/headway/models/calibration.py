@@ -3,7 +3,7 @@
     s = max(low - y, y - high)      how far a reading lies outside its interval (negative: inside)
     widen = the ceil((n + 1) a)-th smallest s of n validation readings, for each interval a, horizon and sensor group
 
-Enters: forecasts of validation windows as mixtures. Leaves: a Calibrator, which moves the ends of the intervals of
+Enters: what came of forecasts of validation windows. Leaves: a Calibrator, which moves the ends of the intervals of
 later forecasts. It lives beside the weights, in calibration.json of the model folder. Sensors are grouped by the
 width of their intervals where the data allow: a quiet sensor must not be widened for a restless one.
 Source: Romano, Patterson, Candes 2019, "Conformalized quantile regression", Theorem 1; evaluation.md, Distributions.
@@ -26,12 +26,62 @@ from torch import Tensor
 
 from headway.errors import InputError
 from headway.mixture import Mixture
-from headway.types import Batch
 
 INTERVALS = (0.95, 0.9, 0.8, 0.5)  # the widest first
 LEVELS = tuple((1 - a) / 2 for a in INTERVALS) + tuple((1 + a) / 2 for a in reversed(INTERVALS))
 MOST_GROUPS, LEAST_READINGS = 8, 2000  # of sensors; of a group at a horizon
 WIDTH_OF = INTERVALS.index(0.8)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intervals:
+    """What a mixture says before calibration: the ends of INTERVALS, and its median."""
+
+    low: Float[Tensor, "batch horizon node interval"]
+    high: Float[Tensor, "batch horizon node interval"]
+    median: Float[Tensor, "batch horizon node"]
+
+    @classmethod
+    def of(cls, mixture: Mixture) -> Intervals:
+        lower, upper = LEVELS[: len(INTERVALS)], LEVELS[len(INTERVALS) :][::-1]
+        return cls(low=mixture.quantiles(lower), high=mixture.quantiles(upper), median=mixture.point)
+
+    def quantiles(self) -> Float[Tensor, "batch horizon node level"]:
+        """The quantiles of LEVELS as the mixture has them."""
+        return torch.cat([self.low, self.high.flip(-1)], -1)
+
+    def window(self, row: int) -> Intervals:
+        """Those of one window of the batch."""
+        rows = slice(row, row + 1)
+        return Intervals(low=self.low[rows], high=self.high[rows], median=self.median[rows])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Misses:
+    """How far the readings of some windows lay outside their intervals: s of this module.
+
+    Attributes:
+        outside: the unit of the target, in memory at 16 bytes a target.
+        width: of the 80 % interval, summed over the horizon.
+    """
+
+    outside: Float[np.ndarray, "window horizon node interval"]
+    observed: Bool[np.ndarray, "window horizon node"]
+    width: Float[np.ndarray, "window node"]
+
+    @classmethod
+    def of(
+        cls,
+        said: Intervals,
+        target: Float[Tensor, "batch horizon node"],
+        observed: Bool[Tensor, "batch horizon node"],
+    ) -> Misses:
+        y = target.unsqueeze(-1)
+        return cls(
+            outside=torch.maximum(said.low - y, y - said.high).float().cpu().numpy(),
+            observed=observed.cpu().numpy(),
+            width=(said.high - said.low)[..., WIDTH_OF].double().sum(1).cpu().numpy(),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,13 +98,12 @@ class Calibrator:
     widen: Float[Tensor, "interval group horizon"]
     readings: int
 
-    def quantiles(self, mixture: Mixture) -> Float[Tensor, "batch horizon node level"]:
+    def quantiles(self, said: Intervals) -> Float[Tensor, "batch horizon node level"]:
         """The calibrated quantiles of LEVELS, rising; intervals stay nested and around the median."""
-        low, high = raw_intervals(mixture)
-        by = self.widen[:, self.group].transpose(1, 2).to(low)  # interval horizon node
+        by = self.widen[:, self.group].transpose(1, 2).to(said.low)  # interval horizon node
         by = by.permute(1, 2, 0)  # horizon node interval
-        median = mixture.point.unsqueeze(-1)
-        low, high = torch.minimum(low - by, median), torch.maximum(high + by, median)
+        median = said.median.unsqueeze(-1)
+        low, high = torch.minimum(said.low - by, median), torch.maximum(said.high + by, median)
         low = low.flip(-1).cummin(-1).values.flip(-1)  # from the narrowest interval outward
         high = high.flip(-1).cummax(-1).values.flip(-1)
         return torch.cat([low, high.flip(-1)], -1)
@@ -90,41 +139,22 @@ class Calibrator:
         return found
 
 
-def raw_intervals(
-    mixture: Mixture,
-) -> tuple[Float[Tensor, "batch horizon node interval"], Float[Tensor, "batch horizon node interval"]]:
-    """Lower and upper ends of INTERVALS as the mixture has them."""
-    lower, upper = LEVELS[: len(INTERVALS)], LEVELS[len(INTERVALS) :][::-1]
-    return mixture.quantiles(lower), mixture.quantiles(upper)
+def fit_calibrator(misses: Iterable[Misses]) -> Calibrator:
+    """Fit to what came of forecasts that the model was not trained on.
 
-
-def raw_quantiles(mixture: Mixture) -> Float[Tensor, "batch horizon node level"]:
-    """The quantiles of LEVELS as the mixture has them."""
-    return mixture.quantiles(LEVELS)
-
-
-def fit_calibrator(forecasts: Iterable[tuple[Batch, Mixture]]) -> Calibrator:
-    """Fit to forecasts of validation windows in physical units.
-
-    All scores are in memory at once: 16 bytes a target.
-    Raises: InputError where no validation target is observed.
+    Raises: InputError where no target is observed.
     """
-    scores, observed, width, count = [], [], 0.0, 0
-    for batch, mixture in forecasts:
-        low, high = raw_intervals(mixture)
-        target = batch.target.unsqueeze(-1)
-        scores.append(torch.maximum(low - target, target - high).float().cpu().numpy())
-        observed.append(batch.target_observed.cpu().numpy())
-        width = width + (high - low)[..., WIDTH_OF].double().sum((0, 1)).cpu().numpy()
-        count += 1
-    if not count or not any(mask.any() for mask in observed):
-        raise InputError("no validation target is observed, so intervals cannot be calibrated")
-    known = np.concatenate(observed)
-    return _fit(np.concatenate(scores), known, np.asarray(width))
+    found = list(misses)
+    if not any(part.observed.any() for part in found):
+        raise InputError("no target is observed, so intervals cannot be calibrated")
+    outside, observed, width = (
+        np.concatenate([getattr(part, name) for part in found]) for name in ("outside", "observed", "width")
+    )
+    return _fit(outside, observed, width.sum(0))
 
 
 def _fit(
-    scores: Float[np.ndarray, "window horizon node interval"],
+    outside: Float[np.ndarray, "window horizon node interval"],
     observed: Bool[np.ndarray, "window horizon node"],
     width: Float[np.ndarray, " node"],
 ) -> Calibrator:
@@ -132,11 +162,11 @@ def _fit(
     groups = max(1, min(MOST_GROUPS, len(width), fewest // LEAST_READINGS))
     rank = np.argsort(np.argsort(width, kind="stable"), kind="stable")
     group = rank * groups // len(width)
-    widen = np.empty((len(INTERVALS), groups, scores.shape[1]), np.float32)
+    widen = np.empty((len(INTERVALS), groups, outside.shape[1]), np.float32)
     readings = math.inf
     for g in range(groups):
-        for h in range(scores.shape[1]):
-            found = scores[:, h, group == g][observed[:, h, group == g]]
+        for h in range(outside.shape[1]):
+            found = outside[:, h, group == g][observed[:, h, group == g]]
             readings = min(readings, len(found))
             widen[:, g, h] = [_conformal_quantile(found[:, i], a) for i, a in enumerate(INTERVALS)]
     return Calibrator(group=torch.from_numpy(group), widen=torch.from_numpy(widen), readings=int(readings))

@@ -12,7 +12,7 @@ and forecast by the code that evaluates, so that what was measured there holds h
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -22,11 +22,15 @@ import torch
 from torch import Tensor
 
 from headway.data.windows import Windows
-from headway.evaluation.predict import QUANTILES, forecast_split
+from headway.errors import InputError
+from headway.evaluation.predict import QUANTILES, forecast_split, forecast_windows
+from headway.evaluation.recalibration import FEWEST, LESSONS, lesson_origins, steps_apart
+from headway.models.calibration import Intervals, Misses, fit_calibrator
 from headway.models.folder import ModelFolder, read_model_folder
-from headway.serving.recent import Recent, lay_out
+from headway.serving.recent import READINGS, Recent, lay_out
 
 NAME = "the model"
+AT_ONCE = 32  # windows
 NOTHING = pd.DataFrame()
 NO_INPUTS: Mapping[str, pd.DataFrame] = MappingProxyType({})
 
@@ -85,12 +89,51 @@ class Forecaster:
         only = next(forecast_split({NAME: self.found.model}, gather, origins, 1))
         forecasts = {"forecast": only.points[NAME]}
         if self.found.calibrator is not None:
-            quantiles = self.found.calibrator.quantiles(only.mixtures[NAME])
+            quantiles = self.found.calibrator.quantiles(Intervals.of(only.mixtures[NAME]))
             forecasts |= dict(zip(QUANTILES, quantiles.unbind(-1), strict=True))
         if not denormalize:
             to_standard = self.found.model.to_standard
             forecasts = {name: to_standard(values) for name, values in forecasts.items()}
         return self._table(forecasts, recent, self.found.meta.unit if denormalize else "standardized")
+
+    def recalibrate(
+        self,
+        readings: pd.DataFrame,
+        *,
+        inputs: Mapping[str, pd.DataFrame] = NO_INPUTS,
+        covariates: pd.DataFrame = NOTHING,
+    ) -> Forecaster:
+        """The same model, its intervals calibrated on its newest forecasts of which these readings show the outcome.
+
+        It takes as many forecasts as a week has hours, each made from what was known an hour after the one before;
+        use it every day, since what validation asked for may not hold in another season.
+
+        Args: as of `predict`, with a week of rows more than that; days that training has seen would tell too little.
+        Returns: a forecaster with other quantiles and the same forecasts. On a CPU they are, to the bit, those that
+            evaluation calls recalibrated on a day that begins after the newest row.
+        Raises: InputError saying what of the tables cannot be used; where the model says single numbers.
+        """
+        if self.found.calibrator is None:
+            raise InputError(
+                "the model says single numbers, so it has no intervals to calibrate; "
+                "one trained with model.head: mixture says how sure it is"
+            )
+        meta = self.found.meta
+        lessons = LESSONS * steps_apart(meta.step_seconds) + meta.horizon
+        recent = lay_out(self.found, readings, inputs, covariates, lessons)
+        origins = lesson_origins(recent.origin, meta, recent.first_origin())
+        if len(origins) < FEWEST:
+            raise InputError(
+                f"{READINGS} show the outcome of {len(origins)} forecasts an hour apart, calibration needs {FEWEST}; "
+                "bring rows of a week more"
+            )
+        gather = Windows(recent, self.device).gather
+        forecasts = forecast_windows({NAME: self.found.model}, gather, torch.from_numpy(origins), AT_ONCE)
+        calibrator = fit_calibrator(
+            Misses.of(Intervals.of(said.mixtures[NAME]), said.batch.target, said.batch.target_observed)
+            for said in forecasts
+        )
+        return replace(self, found=replace(self.found, calibrator=calibrator))
 
     def _table(self, forecasts: Mapping[str, Tensor], recent: Recent, unit: str) -> pd.DataFrame:
         meta, ids = self.found.meta, self.found.sensors["sensor_id"].tolist()

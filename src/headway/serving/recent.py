@@ -4,8 +4,8 @@ Enter: tables in the raw contract's shape (a column `timestamp` or a DatetimeInd
 and what the model's folder says of its data. Leaves: `Recent`, from which `Windows` gathers the one window that
 ends with the newest row. The grid, the rules and the calendar are those of preprocess.
 
-Glossary: reach = steps before the origin that a forecast reads; the grid has just so many, then `horizon` empty
-ones, so rows older than that change nothing and rows that are not given are unobserved.
+Glossary: reach = steps before the origin that a forecast reads; the grid has just so many (more, where forecasts of
+the past are wanted), then `horizon` empty ones: older rows change nothing, rows that are not given are unobserved.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ READINGS, COVARIATES = "the readings", "the covariates"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recent:
-    """What `Windows` gathers from: `reach` steps up to now, then `horizon` steps of which only the time is known.
+    """What `Windows` gathers from: steps up to now, then `horizon` steps of which only the time is known.
 
     Attributes:
         origin: row of the first step to be forecast.
@@ -51,20 +51,29 @@ class Recent:
     origin: int
     first_target: int
 
+    def first_origin(self) -> int:
+        """Where the first window may be whose history begins with rows that were given."""
+        return int(np.argmax(self.observed.any((1, 2)))) + self.meta.history
+
 
 def lay_out(
-    found: ModelFolder, readings: pd.DataFrame, inputs: Mapping[str, pd.DataFrame], covariates: pd.DataFrame
+    found: ModelFolder,
+    readings: pd.DataFrame,
+    inputs: Mapping[str, pd.DataFrame],
+    covariates: pd.DataFrame,
+    further: int = 0,
 ) -> Recent:
     """Check the tables and put them onto the grid whose last step before the origin is the newest row of `readings`.
 
     Args:
         inputs: further variables by name. covariates: no columns where the model has none.
+        further: steps before those that the newest forecast reads, for forecasts of the past.
     Raises: InputError saying what the tables lack.
     """
     meta, ids = found.meta, found.sensors["sensor_id"].tolist()
     _check_names(meta, inputs, covariates)
     table = read_table(readings, ids, meta.time_zone, READINGS, further="refuse")
-    grid = _grid(table.times, meta)
+    grid = _grid(table.times, meta, reach(meta) + further)
     channels = [_channel(table, grid, meta, meta.bounds[0])]
     _check_newest(channels[0], grid, meta)
     for name, bounds in zip(meta.channels[1:], meta.bounds[1:], strict=True):
@@ -106,8 +115,8 @@ def _check_names(meta: PreparedMeta, inputs: Mapping[str, pd.DataFrame], covaria
         raise InputError(f"the model {', '.join(problems)}")
 
 
-def _grid(times: Times, meta: PreparedMeta) -> Grid:
-    """The last `reach` steps up to the newest row."""
+def _grid(times: Times, meta: PreparedMeta, steps: int) -> Grid:
+    """The last so many steps up to the newest row."""
     step = meta.step_seconds
     if len(np.unique(times.utc)) > 1:
         found = choose_step(times.utc, READINGS)
@@ -122,7 +131,6 @@ def _grid(times: Times, meta: PreparedMeta) -> Grid:
             f"the model reads {meta.history} steps of {describe_seconds(step)}, {READINGS} span {given.steps}; "
             f"bring rows from {iso(given.first - (meta.history - given.steps) * step)} or earlier"
         )
-    steps = reach(meta)
     return Grid(first=given.first + (given.steps - steps) * step, step=step, steps=steps)
 
 

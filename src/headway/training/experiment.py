@@ -16,7 +16,7 @@ from headway.data.windows import Windows
 from headway.errors import InputError, Stopped
 from headway.evaluation.predict import forecast_windows
 from headway.models import build, outside_files
-from headway.models.calibration import Calibrator, fit_calibrator
+from headway.models.calibration import Calibrator, Intervals, Misses, fit_calibrator
 from headway.models.collapse import CollapseCount
 from headway.models.standardized import Standardized
 from headway.training.course import Course
@@ -156,7 +156,10 @@ def calibrate(
     step = -(-(validation[1] - validation[0]) * targets // CALIBRATION_TARGETS)
     origins = torch.arange(*validation, max(1, step))
     forecasts = forecast_windows({"the model": model.eval()}, windows.gather, origins, batch_size)
-    return fit_calibrator((said.batch, count.look(said.mixtures["the model"])) for said in forecasts)
+    said = ((forecast.batch, count.look(forecast.mixtures["the model"])) for forecast in forecasts)
+    return fit_calibrator(
+        Misses.of(Intervals.of(mixture), batch.target, batch.target_observed) for batch, mixture in said
+    )
 
 
 def plan_memory(
