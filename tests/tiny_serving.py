@@ -58,12 +58,12 @@ def serve(
 ) -> Served:
     """Make the world, train and evaluate, all in `project`.
 
-    Args: stuck_steps: of section `preprocess`; with it the flow of one sensor is stuck for three days.
+    Args: stuck_steps: of section `preprocess`; with it the flow of one sensor is stuck for six days, in every split.
         windows: keys of that section that are changed.
     """
     raw, times = project / "raw", _times()
     values, flow = daily_readings(len(times), len(IDS), 60), daily_readings(len(times), len(IDS), 60, seed=1)
-    flow[364:449, 1] = 60 if stuck_steps else flow[364:449, 1]
+    flow[296:449, 1] = 60 if stuck_steps else flow[296:449, 1]
     random = np.random.default_rng(2)
     values[random.random(values.shape) < 0.05] = np.nan
     values[random.random(values.shape) < 0.03] = -1  # null

@@ -97,7 +97,7 @@ def test_few_rows_and_a_model_of_single_numbers_cannot_be_recalibrated(unsure: S
     shipped = headway.load(unsure.model)
     short: dict[str, Any] = {"inputs": {"flow": unsure.flow[:29]}, "covariates": unsure.rain}
     with pytest.raises(
-        InputError, match="show the outcome of 23 forecasts an hour apart, calibration needs 24"
+        InputError, match="show the outcome of 23 forecasts 1 h apart, calibration needs 24; bring 1 steps"
     ):
         shipped.recalibrate(unsure.readings[:29], **short)
     single = replace(shipped, found=replace(shipped.found, calibrator=None))

@@ -21,6 +21,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from headway.data.split import describe_seconds
 from headway.data.windows import Windows
 from headway.errors import InputError
 from headway.evaluation.predict import QUANTILES, forecast_split, forecast_windows
@@ -119,13 +120,15 @@ class Forecaster:
                 "one trained with model.head: mixture says how sure it is"
             )
         meta = self.found.meta
-        lessons = LESSONS * steps_apart(meta.step_seconds) + meta.horizon
+        apart = steps_apart(meta.step_seconds)
+        lessons = LESSONS * apart + meta.horizon
         recent = lay_out(self.found, readings, inputs, covariates, lessons)
         origins = lesson_origins(recent.origin, meta, recent.first_origin())
         if len(origins) < FEWEST:
+            spacing, missing = describe_seconds(apart * meta.step_seconds), (FEWEST - len(origins)) * apart
             raise InputError(
-                f"{READINGS} show the outcome of {len(origins)} forecasts an hour apart, calibration needs {FEWEST}; "
-                "bring rows of a week more"
+                f"{READINGS} show the outcome of {len(origins)} forecasts {spacing} apart, calibration needs "
+                f"{FEWEST}; bring {missing} steps more of the past"
             )
         gather = Windows(recent, self.device).gather
         forecasts = forecast_windows({NAME: self.found.model}, gather, torch.from_numpy(origins), AT_ONCE)
