@@ -3,15 +3,16 @@
     pip install lightgbm==4.7.0
     git clone https://github.com/GestaltCogTeam/STID
     STID=$PWD/STID python benchmarks/accuracy.py --data DIR [--data DIR ...] [--simulated] --work FOLDER
-        [--seeds 3] [--steps 4000] [--models headway,stid_context] [--set [DATA:]KEY=VALUE ...] [--json FILE]
+        [--seeds 3] [--steps [DATA:]4000 ...] [--models headway,stid_context] [--set [DATA:]KEY=VALUE ...]
+        [--json FILE]
 
 Each DIR is a folder of the raw contract (docs/data.md). The pipeline's own stages prepare it once, 7-1-2 in time;
 ours is trained by them from params.yaml, but for what the data set makes impossible and what `--set` changes, on all
 data sets or on the one that it names. The peers read the same prepared folder, and are judged on the same windows by
 the same code: the naive forecasts, our anchors alone, linear maps in closed form, LightGBM, STID; the latter three
 also, or only, with the windows of a day and a week ago. A peer that is not installed is left out, and how to get it
-is said. What learns by steps gets `--steps` of them, LOOKS looks at the same validation windows, and keeps its best
-weights.
+is said. What learns by steps gets `--steps` of them, on all data sets or on the one that it names, LOOKS looks at the
+same validation windows, and keeps its best weights.
 
 Graph WaveNet and STAEformer are left out: on two cores an epoch of theirs takes 11 and 35 minutes, so nothing is
 claimed against them here.
@@ -60,8 +61,9 @@ def main() -> None:
     found: dict[str, Any] = {}
     failures: list[str] = []
     for source in [*arguments.data, *([None] if arguments.simulated else [])]:
-        changes = changes_for(source.resolve().name if source else SIMULATED, arguments.changes)
-        setting = make_setting(arguments.work, source, arguments.steps, changes)
+        name = source.resolve().name if source else SIMULATED
+        steps = arguments.steps.get(name, arguments.steps[""])
+        setting = make_setting(arguments.work, source, steps, changes_for(name, arguments.changes))
         prepare(setting)
         failures += fill(setting, book, arguments)
         found[setting.name] = collect(setting, book, arguments)
@@ -82,7 +84,14 @@ def parse_arguments() -> argparse.Namespace:
         "--work", type=Path, required=True, help="folder of copies, results and what is unfinished"
     )
     parser.add_argument("--seeds", type=int, default=3, help="number of trainings; seeds are 0, 1, ...")
-    parser.add_argument("--steps", type=int, default=4000, help="of each training")
+    parser.add_argument(
+        "--steps",
+        type=split_steps,
+        action="append",
+        default=[("", 4000)],
+        metavar="[DATA:]N",
+        help="of a training",
+    )
     parser.add_argument("--models", default=",".join(MODELS), help="names, with commas")
     parser.add_argument(
         "--set", action="append", default=[], metavar="[DATA:]KEY=VALUE", help="of params.yaml"
@@ -99,7 +108,14 @@ def parse_arguments() -> argparse.Namespace:
     if unknown:
         parser.error(f"unknown models {', '.join(sorted(unknown))}; there are {', '.join(MODELS)}")
     arguments.changes = dict(split_change(text) for text in arguments.set)
+    arguments.steps = dict(arguments.steps)
     return arguments
+
+
+def split_steps(text: str) -> tuple[str, int]:
+    """`DATA:N` as (data, N); without a data set it is of all, and the first is empty."""
+    data, _, number = text.rpartition(":")
+    return data, int(number)
 
 
 def split_change(text: str) -> tuple[tuple[str, str], Any]:
@@ -121,7 +137,7 @@ def fill(setting: Setting, book: ResultsLog, arguments: argparse.Namespace) -> l
     for key in keys_of(setting, arguments):
         name = f"{key[1]}, seed {key[2]}" if key[1] in (*SEEDED, OURS) else key[1]
         try:
-            result = do(setting, book, key, arguments.steps)
+            result = do(setting, book, key)
         except RunLocked:
             log(f"{setting.name}, {name}: another process is at it")
         except ChildFailed as failure:
@@ -140,7 +156,7 @@ def keys_of(setting: Setting, arguments: argparse.Namespace) -> Iterator[Key]:
     for seed in range(arguments.seeds):
         for model in there:
             if seed == 0 or model in (*SEEDED, OURS):
-                yield (setting.name, model, seed, settings_hash(setting, model, arguments.steps))
+                yield (setting.name, model, seed, settings_hash(setting, model))
 
 
 def absent(setting: Setting, model: str) -> str:
@@ -150,7 +166,7 @@ def absent(setting: Setting, model: str) -> str:
     return family_of(model).absent(model, open_prepared(setting.prepared, verify=False))
 
 
-def settings_hash(setting: Setting, model: str, steps: int) -> str:
+def settings_hash(setting: Setting, model: str) -> str:
     """Of all that decides a model's numbers but the seed.
 
     A peer rests on the arrays, not on the code that made them: while ours is worked on, theirs stay.
@@ -162,12 +178,12 @@ def settings_hash(setting: Setting, model: str, steps: int) -> str:
     arrays = [meta.files[f"{name}.npy"]["sha256"] for name in ("values", "observed", "calendar")]
     windows = [meta.history, meta.horizon, meta.context, meta.splits, meta.training_rows]
     own = setting.own_hash if model in peer_naive.MODELS else ""  # our anchors; quickly done
-    looks = [steps, LOOKS, VALIDATION_WINDOWS] if model in peer_stid.MODELS else []
+    looks = [setting.steps, LOOKS, VALIDATION_WINDOWS] if model in peer_stid.MODELS else []
     floor = setting.params["evaluate"]["mape_floor"]
     return digest([code_digest(sources), arrays, windows, own, looks, floor])[:16]
 
 
-def do(setting: Setting, book: ResultsLog, key: Key, steps: int) -> dict[str, Any] | None:
+def do(setting: Setting, book: ResultsLog, key: Key) -> dict[str, Any] | None:
     """Make and note one result, unless it is there. Returns: it, or None where nothing was left to do.
 
     Raises: RunLocked when another process is at it; ChildFailed.
@@ -180,18 +196,18 @@ def do(setting: Setting, book: ResultsLog, key: Key, steps: int) -> dict[str, An
     with acquire(folder):
         if book.find(key):  # by the process that has just let go of the lock
             return None
-        result = run_own(setting, seed) if own else run_peer(setting, folder, model, seed, steps)
+        result = run_own(setting, seed) if own else run_peer(setting, folder, model, seed)
         book.append(key, {**result, "changes": setting.changes})
     return result
 
 
-def run_peer(setting: Setting, folder: Path, model: str, seed: int, steps: int) -> dict[str, Any]:
+def run_peer(setting: Setting, folder: Path, model: str, seed: int) -> dict[str, Any]:
     """Fit and judge a peer in a process of its own."""
     job = {
         "prepared": str(setting.prepared.resolve()),
         "model": model,
         "seed": seed,
-        "steps": steps,
+        "steps": setting.steps,
         "mape_floor": setting.params["evaluate"]["mape_floor"],
         "device": setting.params["runtime"]["device"],
     }
@@ -215,7 +231,7 @@ def collect(setting: Setting, book: ResultsLog, arguments: argparse.Namespace) -
     meta = open_prepared(setting.prepared, verify=False).meta
     facts = {name: getattr(meta, name) for name in ("sensors", "steps", "step_seconds", "unit", "context")}
     test = meta.splits["test"]
-    facts |= {"name": setting.name, "test_windows": test[1] - test[0], "optimizer_steps": arguments.steps}
+    facts |= {"name": setting.name, "test_windows": test[1] - test[0], "optimizer_steps": setting.steps}
     return {"facts": facts, "runs": runs, "missing": missing, "left_out": left_out}
 
 

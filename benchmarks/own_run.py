@@ -45,12 +45,13 @@ class Setting:
 
     Attributes:
         folder: of this data set in the work folder. source: raw folder; None for the simulated world.
-        changes: of params.yaml. params: its content with them.
+        steps: of every training. changes: of params.yaml. params: its content with them.
         prepared_hash: names the prepared folder. own_hash: names all that decides our results but the seed.
     """
 
     folder: Path
     source: Path | None
+    steps: int
     changes: dict[str, Any]
     params: dict[str, Any]
     prepared_hash: str
@@ -89,6 +90,7 @@ def make_setting(work: Path, source: Path | None, steps: int, wished: Mapping[st
     return Setting(
         folder=work / name,
         source=source,
+        steps=steps,
         changes=changes,
         params=params,
         prepared_hash=prepared_hash,

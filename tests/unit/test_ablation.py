@@ -66,3 +66,4 @@ def test_a_change_may_name_the_data_set_it_is_for() -> None:
     for_all = {"preprocess.scaling": "global", "windows.context": ["1d", "2w"]}
     assert accuracy.changes_for("speeds", changes) == for_all
     assert accuracy.changes_for("flows", changes) == {**for_all, "preprocess.scaling": "per_sensor"}
+    assert [accuracy.split_steps(text) for text in ("4000", "a:b:870")] == [("", 4000), ("a:b", 870)]
