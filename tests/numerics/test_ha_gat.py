@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from headway.errors import InputError
-from headway.nn.ha_gat import HAGAT, HAGATParams
+from headway.nn.ha_gat import EDGE_RATE, HAGAT, HAGATParams
 from headway.nn.neighbor_table import NeighborTable
 from headway.types import Graph
 from tiny_model import HA_GAT, tiny_graph
@@ -24,11 +24,13 @@ BATCH, NODES, TIME, WIDTH, NEIGHBORS = 2, 6, 3, 8, 4
 assert_close = partial(torch.testing.assert_close, rtol=1e-5, atol=1e-5)
 
 
-def layer(seed: int = 0, **changes: Any) -> HAGAT:
+def layer(seed: int = 0, edges: tuple[int, int] | None = None, **changes: Any) -> HAGAT:
     """A layer whose signs, self weights and norm are not at their start."""
     torch.manual_seed(seed)
-    made = HAGAT(replace(HA_GAT, **changes), edge_features=2)
+    made = HAGAT(replace(HA_GAT, **changes), edge_features=2, edges=edges)
     with torch.no_grad():
+        if made.edge_sign:
+            made.edge_sign.weight.normal_()
         for parameter in (made.preference, made.self_logit, made.norm.weight, made.norm.bias):
             parameter += torch.randn_like(parameter)
         made.sign_bias.copy_(torch.tensor([-0.3, 0.3])[: made.heads])
@@ -65,6 +67,13 @@ def dense_layer(m: HAGAT, h: Tensor, graph: Graph) -> Tensor:
     neighborhood = mean @ h
     regime = m.regime(torch.relu(m.regime_self(h) + m.regime_mean(neighborhood))).softmax(-1)
     sign = torch.einsum("btic,hcg,btjg->bthij", regime, m.preference, regime) + m.sign_bias[:, None, None]
+    if m.edge_sign:
+        own = torch.zeros(m.heads, *adjacent.shape)
+        reader, slot = graph.valid.nonzero(as_tuple=True)
+        own[:, reader, graph.neighbors[reader, slot].long()] = m.edge_sign.weight.unflatten(1, (m.heads, -1))[
+            reader, :, slot
+        ].T
+        sign = sign + EDGE_RATE * own
     score = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]) + m.edge_bias(features).permute(2, 0, 1)
     alpha = torch.where(adjacent, score, -torch.inf).softmax(-1).nan_to_num(0)
     coefficients = alpha * torch.tanh(sign)
@@ -77,10 +86,11 @@ def dense_layer(m: HAGAT, h: Tensor, graph: Graph) -> Tensor:
 
 @pytest.mark.parametrize("hops", [1, 2])
 @pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("edges", [None, (NODES, NEIGHBORS)])
 def test_values_and_gradients_equal_the_equations_on_dense_matrices(
-    graph: Graph, heads: int, hops: int
+    graph: Graph, edges: tuple[int, int] | None, heads: int, hops: int
 ) -> None:
-    m, h = layer(heads=heads, hops=hops), states().requires_grad_()
+    m, h = layer(heads=heads, hops=hops, edges=edges), states().requires_grad_()
     found, expected = m(h, NeighborTable(graph)), dense_layer(m, h, graph)
     assert_close(found, expected)
     leaves = [h, *(p for name, p in m.named_parameters() if name != "hop_weight" or hops == 2)]
@@ -181,6 +191,24 @@ def test_signs_start_at_ordinary_positive_attention(graph: Graph) -> None:
     coefficients = m.coefficients(states(), NeighborTable(graph)).view(BATCH, NODES, TIME, m.heads, -1)
     total = coefficients.sum(-1)[:, graph.valid.any(1)]
     assert_close(total, torch.full_like(total, 0.9))
+
+
+def test_edges_that_run_against_their_reader_get_the_other_sign(graph: Graph) -> None:
+    torch.manual_seed(0)
+    table, against = NeighborTable(graph), graph.valid & (torch.arange(NEIGHBORS) % 2 == 1)
+    m = HAGAT(replace(HA_GAT, heads=1, hops=1), edge_features=2, edges=(NODES, NEIGHBORS))
+    optimizer = torch.optim.AdamW(m.parameters(), lr=0.02)
+    effect = torch.where(against, -1.0, 1.0) * graph.valid / graph.valid.sum(1, keepdim=True).clamp(min=1)
+    for step in range(200):
+        h = states(seed=step)
+        wanted = (effect[None, :, :, None] * h[:, graph.neighbors.long(), :, 0]).sum(2)
+        loss = (m(h, table)[..., 1] - wanted).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    coefficients = m.coefficients(states(), table).view(BATCH, NODES, TIME, NEIGHBORS).mean((0, 2))
+    signs = (coefficients * torch.where(against, -1.0, 1.0))[graph.valid]
+    assert (signs * signs[0] > 0).all(), coefficients
 
 
 def test_dropout_drops_coefficients_in_training_only(graph: Graph) -> None:

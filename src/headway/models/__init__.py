@@ -204,7 +204,8 @@ def _spatial(choice: ModelParams, sections: Mapping[str, Any], graph: Graph) -> 
         case "ha_gat":
             from headway.nn.ha_gat import HAGAT
 
-            return lambda: HAGAT(sections["ha_gat"], edge_features)
+            sensors, neighbors = graph.neighbors.shape
+            return lambda: HAGAT(sections["ha_gat"], edge_features, edges=(sensors, neighbors))
         case "gatv2":
             from headway.nn.gatv2 import GATv2
 

@@ -160,9 +160,7 @@ def _load_weights(model: Standardized, tensors: Mapping[str, Tensor], folder: Pa
     try:
         model.load_state_dict(tensors)
     except RuntimeError:  # which lists every name and shape
-        raise InputError(
-            f"{folder} holds weights that this version of headway has no place for; {MEND}"
-        ) from None
+        raise InputError(f"{folder} holds other weights than this version of headway has; {MEND}") from None
 
 
 def _read_config(

@@ -3,18 +3,20 @@
 Two neighbouring sensors may stand on either side of a bottleneck: averaging them is wrong. Each sensor is
 softly assigned to a latent traffic regime, and the pair of regimes decides the sign of the edge (after Wang
 et al., "Heterophily-Aware Graph Attention Network", arXiv 2302.03228, whose classes become regimes here; the
-self weight, the signs and the second hop follow brief A).
+self weight, the signs and the second hop follow brief A). A neighbour that runs against the sensor at all times
+is learned as such, edge by edge.
 
     q, k, v     = W_q h, W_k h, W_v h                                    heads r of width d_h
     p_i         = softmax(W_2 relu(W_1 [h_i ; mean_j h_j]))              regimes, no labels
-    s_ij        = tanh(p_i^T M^r p_j + b^r)                              preference in (-1, 1)
+    s_ij        = tanh(p_i^T M^r p_j + b^r + 3 c_ij^r)                   preference in (-1, 1); c of each edge
     alpha_ij    = softmax_j(q_i . k_j / sqrt(d_h) + w_r . a_ij)          magnitude; a_ij edge features
     o1_i        = sum_j alpha_ij s_ij v_j
     o2_i        = sum_j alpha_ij s_ij o1_j                               second hop, same coefficients
     out_i       = LayerNorm(lambda * h_i + W_o [o1_i ; omega o2_i])      lambda per channel, near 0.9
 
-so the coefficients of a sensor sum to at most 1 in absolute value. A sensor without neighbours keeps
-LayerNorm(lambda * h). Softmax and scores are float32 whatever the autocast.
+so the coefficients of a sensor sum to at most 1 in absolute value. c starts at 0; where the graph is another
+each time, as random trees are, there is none. A sensor without neighbours keeps LayerNorm(lambda * h). Softmax
+and scores are float32 whatever the autocast.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ from headway.nn.neighbor_table import (
 
 SIGN_BIAS = math.atanh(0.9)  # signs start near +0.9: ordinary attention until the data say otherwise
 SELF_LOGIT = 2.2  # sigmoid(2.2) = 0.9
+EDGE_RATE = 3.0  # the optimizer moves every number alike, and from +0.9 to -0.9 it is as much as this
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,9 +73,14 @@ class HAGATParams:
 
 
 class HAGAT(nn.Module):
-    """One layer; includes its own norm, so it is used without a further residual."""
+    """One layer; includes its own norm, so it is used without a further residual.
 
-    def __init__(self, params: HAGATParams, edge_features: int) -> None:
+    Args:
+        edge_features: width of a_ij.
+        edges: sensors and neighbours of the one table that is read; None: of many, and no edge has a c.
+    """
+
+    def __init__(self, params: HAGATParams, edge_features: int, edges: tuple[int, int] | None = None) -> None:
         super().__init__()
         d, self.heads, self.hops = params.hidden_dim, params.heads, params.hops
         self.head_dim = d // self.heads
@@ -85,6 +93,9 @@ class HAGAT(nn.Module):
         self.regime = nn.Linear(d // 2, params.regimes)
         self.preference = nn.Parameter(torch.zeros(self.heads, params.regimes, params.regimes))
         self.sign_bias = nn.Parameter(torch.full((self.heads,), SIGN_BIAS))
+        self.edge_sign = nn.Embedding(edges[0], self.heads * edges[1]) if edges else None
+        if self.edge_sign:
+            nn.init.zeros_(self.edge_sign.weight)
         self.dropout = StepDropout(params.attention_dropout)
         self.out = nn.Linear(d * self.hops, d, bias=False)
         self.self_logit = nn.Parameter(torch.full((d,), SELF_LOGIT))
@@ -136,13 +147,16 @@ class HAGAT(nn.Module):
     def _agreement(
         self, h: Float[Tensor, "batch node time d"], table: NeighborTable
     ) -> Float[Tensor, "batch node time head neighbor"]:
-        """p_i^T M^r p_j + b^r, of which the tanh is the sign of an edge."""
+        """p_i^T M^r p_j + b^r + 3 c_ij^r, of which the tanh is the sign of an edge."""
         p = self.regimes(h, table)
         regimes, rows = p.shape[-1], table.rows(h.shape[0], h.shape[2], 1)
         with torch.autocast(h.device.type, enabled=False):
             wanted = p.flatten(0, 2) @ self.preference.transpose(0, 1).flatten(1)  # row (head regime)
             agreement = narrow_dot(wanted.unflatten(-1, (-1, regimes)), p.flatten(0, 2), rows)
-        return agreement.view(*h.shape[:3], self.heads, -1) + self.sign_bias.unsqueeze(-1)
+        usual = self.sign_bias.unsqueeze(-1)  # head 1, or node 1 head neighbor
+        if self.edge_sign:
+            usual = usual + EDGE_RATE * self.edge_sign.weight.view(len(h[0]), 1, self.heads, -1)
+        return agreement.view(*h.shape[:3], self.heads, -1) + usual
 
     def _to_rows(self, x: Float[Tensor, "batch node time d"]) -> Float[Tensor, "row head_dim"]:
         return x.float().reshape(-1, self.head_dim)
