@@ -8,7 +8,7 @@ A project under Git and DVC is made for each data set; each row and seed is queu
     dvc exp run --queue --name no_graph-seed0 -S model.spatial=none -S train.seed=0
 
 and the queue is run. Scores come from `dvc exp show`. params.yaml has no key that would take the signs from HA-GAT or
-the past from a block, so these two rows edit one line of the project's code before they are queued.
+the past from a block, so rows about these edit one line of the project's code before they are queued.
 
 A second call with the same FOLDER queues what is missing; a training that was interrupted goes on. Code and
 params.yaml are those of the first call, and another size of the training needs another FOLDER.
@@ -60,6 +60,11 @@ NO_SIGNS = Edit(
     old="agreement = self._agreement(h, table).flatten(-2)",
     new="agreement = torch.full_like(self._agreement(h, table).flatten(-2), 1e3)  # whose tanh is 1",
 )
+REGIMES_ALONE = Edit(
+    file="src/headway/nn/ha_gat.py",
+    old="self.edge_sign = nn.Embedding(edges[0], self.heads * edges[1]) if edges else None",
+    new="self.edge_sign = None",
+)
 NO_MAMBA = Edit(
     file="src/headway/models/st_mamba.py",
     old="h = self.norm(self.dropout(past).add_(h[:, :, -wanted:]))",
@@ -69,6 +74,7 @@ ROWS = {
     "params": Row(title="params.yaml"),
     "no_graph": Row(title="no HA-GAT: no neighbor is read", changes={"model.spatial": "none"}),
     "no_signs": Row(title="HA-GAT without signs", edit=NO_SIGNS),
+    "regimes_alone": Row(title="signs by regimes alone", edit=REGIMES_ALONE),
     "gatv2": Row(title="GATv2 in its place", changes={"model.spatial": "gatv2", "gatv2.hidden_dim": 32}),
     "hypergraph": Row(title="hypergraph in its place", changes={"model.spatial": "hypergraph"}),
     "one_hop": Row(title="one hop", changes={"ha_gat.hops": 1}),
