@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from test_processes import environment
 
 from dvc_project import ROOT
 from headway.errors import InputError
+from headway.training.cluster import open_client
 from headway.training.seat import parse_cluster
 from tiny_run import RUNTIME
 
@@ -30,6 +32,12 @@ def test_a_cluster_that_is_none_of_the_four_is_refused(text: str) -> None:
         parse_cluster(text)
     with pytest.raises(InputError):
         replace(RUNTIME, cluster=text)
+
+
+def test_dask_writes_no_traceback_of_its_own_about_a_connection_that_is_lost() -> None:
+    with open_client(replace(RUNTIME, cluster="local:1")):
+        for name in ("client", "core", "worker", "scheduler", "comm.tcp"):
+            assert not logging.getLogger(f"distributed.{name}").isEnabledFor(logging.ERROR), name
 
 
 def dask(*arguments: str) -> subprocess.Popen[bytes]:

@@ -23,6 +23,10 @@ from headway.training.seat import Seat, parse_cluster
 
 LOOPBACK = "127.0.0.1"
 
+# of a connection that is lost they write a traceback, and what Dask raises is told here in a sentence; its client has
+# a level and a handler of its own, so the first name does not speak for the second
+DASK_LOGS = ("distributed", "distributed.client")
+
 
 @contextmanager
 def open_client(runtime: RuntimeParams) -> Iterator[Any]:
@@ -38,8 +42,8 @@ def open_client(runtime: RuntimeParams) -> Iterator[Any]:
         raise InputError(
             f"runtime.cluster is {runtime.cluster} and needs Dask: pip install distributed"
         ) from error
-    # of a connection that is lost it logs a traceback; what it raises is told below in a sentence
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    for name in DASK_LOGS:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     cloudpickle.register_pickle_by_value(keeper)  # Dask's own way to send a task; the workers need no headway
     if choice.kind == "local":
         with (
