@@ -7,8 +7,8 @@ all three readings are there,
 
     x_i(t + 30 min) = a x_i(t) + b x_j(t)        x: deviation from what is usual at the time, in standard deviations
 
-and b is what the neighbor adds to the sensor's own past. Told is the share of edges with b below -0.05, that with b
-above 0.05, and quantiles of b.
+and b is what the neighbor adds to the sensor's own past; a step longer than 30 minutes counts as them. Told is the share
+of edges with b below -0.05, that with b above 0.05, and quantiles of b.
 
 JSON: {data set: {"edges", "against", "along", "quantiles": [5 %, 50 %, 95 %]}}.
 """
@@ -64,7 +64,7 @@ def main() -> None:
 def edge_effects(prepared: Prepared) -> Float[np.ndarray, " edge"]:
     """b of every edge."""
     deviations = training_deviations(prepared)
-    ahead = AHEAD_SECONDS // prepared.meta.step_seconds
+    ahead = max(1, AHEAD_SECONDS // prepared.meta.step_seconds)
     later, now = deviations[ahead:], deviations[:-ahead]
     effects = []
     for reader, slot in zip(*np.nonzero(prepared.valid), strict=True):
