@@ -7,8 +7,8 @@ all three readings are there,
 
     x_i(t + 30 min) = a x_i(t) + b x_j(t)        x: deviation from what is usual at the time, in standard deviations
 
-and b is what the neighbor adds to the sensor's own past; a step longer than 30 minutes counts as them. Told is the share
-of edges with b below -0.05, that with b above 0.05, and quantiles of b.
+and b is what the neighbor adds to the sensor's own past; a step longer than 30 minutes counts as them. Told is the
+share of edges with b below -0.05, that with b above 0.05, and quantiles of b.
 
 JSON: {data set: {"edges", "against", "along", "quantiles": [5 %, 50 %, 95 %]}}.
 """

@@ -17,6 +17,7 @@ from worlds import preprocess_params, windows_params
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import edge_effects
+import neighbor_past
 import unlike_neighbors
 from unlike_neighbors import DELAY, KEPT
 
@@ -30,7 +31,7 @@ def test_a_reading_is_its_source_and_what_its_neighbors_showed_before() -> None:
     assert abs(kept - KEPT) < 0.03
 
 
-def test_the_world_can_be_prepared_and_its_signs_are_found_again(
+def test_the_world_can_be_prepared_and_its_signs_and_its_delay_are_found_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raw, told = tmp_path / "unlike", tmp_path / "told.json"
@@ -40,6 +41,9 @@ def test_the_world_can_be_prepared_and_its_signs_are_found_again(
     errors = json.loads(told.read_text())
     assert 0 < errors["known"] < 0.9 * errors["persistence"]
     prepare(raw, tmp_path / "prepared", preprocess_params(max_neighbors=8), windows_params())
-    effects = edge_effects.edge_effects(open_prepared(tmp_path / "prepared"))
+    prepared = open_prepared(tmp_path / "prepared")
+    effects = edge_effects.edge_effects(prepared)
     assert len(effects) == 16 * 2 * unlike_neighbors.SIDE
     assert abs((effects < 0).mean() - errors["against"]) < 0.15
+    own, newest, past = neighbor_past.errors(prepared)
+    assert own > newest > past
