@@ -34,12 +34,7 @@ LEVELS = (0.05, 0.5, 0.95)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--prepared", type=Path, action="append", required=True, help="prepared folder")
-    parser.add_argument("--json", type=Path, help="file to write the shares to")
-    arguments = parser.parse_args()
+    arguments = parse_arguments(__doc__)
     found: dict[str, dict[str, Any]] = {}
     log("| data set | edges | against | along | 5 % | 50 % | 95 % |\n|---|---:|---:|---:|---:|---:|---:|")
     for folder in arguments.prepared:
@@ -61,10 +56,19 @@ def main() -> None:
         arguments.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
+def parse_arguments(description: str | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--prepared", type=Path, action="append", required=True, help="prepared folder")
+    parser.add_argument("--json", type=Path, help="file to write the figures to")
+    return parser.parse_args()
+
+
 def edge_effects(prepared: Prepared) -> Float[np.ndarray, " edge"]:
     """b of every edge."""
     deviations = training_deviations(prepared)
-    ahead = max(1, AHEAD_SECONDS // prepared.meta.step_seconds)
+    ahead = steps_ahead(prepared)
     later, now = deviations[ahead:], deviations[:-ahead]
     effects = []
     for reader, slot in zip(*np.nonzero(prepared.valid), strict=True):
@@ -73,6 +77,11 @@ def edge_effects(prepared: Prepared) -> Float[np.ndarray, " edge"]:
         rows = rows[~np.isnan(rows).any(axis=1)]
         effects.append(np.linalg.lstsq(rows[:, :2], rows[:, 2], rcond=None)[0][1])
     return np.array(effects)
+
+
+def steps_ahead(prepared: Prepared) -> int:
+    """Half an hour, or one step where it is longer."""
+    return max(1, AHEAD_SECONDS // prepared.meta.step_seconds)
 
 
 def training_deviations(prepared: Prepared) -> Float[np.ndarray, "step node"]:

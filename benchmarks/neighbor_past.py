@@ -18,12 +18,10 @@ JSON: {data set: {"own", "newest", "past": mean squared errors, in variances of 
 
 from __future__ import annotations
 
-import argparse
 import json
-from pathlib import Path
 
 import numpy as np
-from edge_effects import AHEAD_SECONDS, training_deviations
+from edge_effects import parse_arguments, steps_ahead, training_deviations
 from jaxtyping import Float
 from project_copy import log
 
@@ -35,12 +33,7 @@ RIDGE = 1e-3  # of the number of rows: a sensor that is always as usual has no v
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--prepared", type=Path, action="append", required=True, help="prepared folder")
-    parser.add_argument("--json", type=Path, help="file to write the errors to")
-    arguments = parser.parse_args()
+    arguments = parse_arguments(__doc__)
     found: dict[str, dict[str, float]] = {}
     log("| data set | own | newest | past | newest below own | past below newest |")
     log("|---|---:|---:|---:|---:|---:|")
@@ -57,16 +50,14 @@ def main() -> None:
 
 
 def errors(prepared: Prepared) -> tuple[float, float, float]:
-    """Mean squared error of the three, over all sensors that have neighbors."""
-    deviations = training_deviations(prepared)
-    ahead = max(1, AHEAD_SECONDS // prepared.meta.step_seconds)
-    known = np.nan_to_num(deviations)
+    """Mean squared error of the three, over all sensors that have neighbors and readings."""
+    deviations, ahead = training_deviations(prepared), steps_ahead(prepared)
+    known, targets = np.nan_to_num(deviations[:-ahead]), deviations[STEPS - 1 + ahead :]
+    windows = np.lib.stride_tricks.sliding_window_view(known, STEPS, axis=0)  # row node step
     found = []
-    for sensor in np.flatnonzero(prepared.valid.any(axis=1)):
+    for sensor in np.flatnonzero(prepared.valid.any(axis=1) & ~np.isnan(targets).all(axis=0)):
         read = prepared.neighbors[sensor, prepared.valid[sensor]]
-        windows = np.lib.stride_tricks.sliding_window_view(known[:-ahead], STEPS, axis=0)  # row node step
-        own, beside = windows[:, sensor], windows[:, read]
-        target = deviations[STEPS - 1 + ahead :, sensor]
+        own, beside, target = windows[:, sensor], windows[:, read], targets[:, sensor]
         newest = np.concatenate([own, beside[..., -1]], axis=1)
         past = np.concatenate([own, beside.reshape(len(beside), -1)], axis=1)
         found.append([squared_error(features, target) for features in (own, newest, past)])
@@ -80,7 +71,9 @@ def squared_error(features: Float[np.ndarray, "row feature"], target: Float[np.n
     x, y = features[there], target[there]
     fitted = int(FITTED * len(y))
     seen = x[:fitted]
-    weights = np.linalg.solve(seen.T @ seen + RIDGE * fitted * np.eye(x.shape[1]), seen.T @ y[:fitted])
+    weights = np.linalg.solve(
+        seen.T @ seen + RIDGE * max(1, fitted) * np.eye(x.shape[1]), seen.T @ y[:fitted]
+    )
     return float(np.square(y[fitted:] - x[fitted:] @ weights).mean())
 
 

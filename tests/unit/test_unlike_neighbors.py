@@ -1,4 +1,4 @@
-"""The planted world of unlike neighbors: its rule is in the readings, and its signs are found again."""
+"""The planted world of unlike neighbors: its rule is in the readings, and its signs and its delay are found again."""
 
 from __future__ import annotations
 
