@@ -22,7 +22,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.special import ndtr, ndtri
 
-HALVINGS = 28  # of the bracket of a quantile: its width / 10^8, finer than float32's own grain
+HALVINGS, NEWTON_STEPS = 16, 2  # towards a quantile: as near as 28 halvings, which is the grain of float32
+SMALLEST_DENSITY = 1e-30  # between far components it underflows, and F is flat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +41,7 @@ class Mixture:
 
     @property
     def point(self) -> Float[Tensor, "batch horizon node"]:
-        """The median: of all single numbers, the one of least expected absolute error. Found by bisection."""
+        """The median: of all single numbers, the one of least expected absolute error."""
         return self.quantile(0.5)
 
     def shifted(self, by: Float[Tensor, "..."]) -> Mixture:
@@ -76,16 +77,27 @@ class Mixture:
 
     @torch.no_grad()
     def quantile(self, level: float) -> Float[Tensor, "batch horizon node"]:
-        """The y with F(y) = level, 0 < level < 1, by bisection; it lies between those of the components."""
-        parts = self.means + self.deviations * ndtri(torch.tensor(level, dtype=torch.float64)).item()
-        low, high = parts.amin(-1), parts.amax(-1)
-        weights = self.log_weights.exp()
+        """The y with F(y) = level, 0 < level < 1; it lies between those of the components.
+
+        Bisection brings it within less than a component's width, where F is nearly straight and Newton's steps
+        finish. Each number takes the same steps whatever stands beside it.
+        """
+        # components first, so that every sum is of whole arrays
+        said = self.log_weights.exp(), self.means, self.deviations
+        weights, means, deviations = (part.movedim(-1, 0).contiguous() for part in said)
+        parts = means + deviations * ndtri(torch.tensor(level, dtype=torch.float64)).item()
+        low, high = parts.amin(0), parts.amax(0)
         for _ in range(HALVINGS):
             middle = (low + high) / 2
-            reached = (weights * ndtr((middle.unsqueeze(-1) - self.means) / self.deviations)).sum(-1)
-            below = reached < level
+            below = (weights * ndtr((middle - means) / deviations)).sum(0) < level
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-        return (low + high) / 2
+        found, heights = (low + high) / 2, weights / deviations / math.sqrt(2 * math.pi)
+        for _ in range(NEWTON_STEPS):
+            z = (found - means) / deviations
+            density = (heights * torch.exp(-0.5 * z.square())).sum(0).clamp(min=SMALLEST_DENSITY)
+            over = (weights * ndtr(z)).sum(0) - level
+            found = torch.minimum(torch.maximum(found - over / density, low), high)
+        return found
 
     def quantiles(self, levels: Sequence[float]) -> Float[Tensor, "batch horizon node level"]:
         """The quantile of each level."""
