@@ -70,6 +70,11 @@ NO_MAMBA = Edit(
     old="h = self.norm(self.dropout(past).add_(h[:, :, -wanted:]))",
     new="h = self.norm(h[:, :, -wanted:] + 0 * past)  # every weight still has a gradient",
 )
+ADAMW = Edit(
+    file="src/headway/training/optimizer.py",
+    old="return MuonAdamW(turned, others, lr, weight_decay)",
+    new="return torch.optim.AdamW(_groups(model, lambda _: True, slow, share), weight_decay=weight_decay)",
+)
 ROWS = {
     "params": Row(title="params.yaml"),
     "no_graph": Row(title="no HA-GAT: no neighbor is read", changes={"model.spatial": "none"}),
@@ -79,6 +84,8 @@ ROWS = {
     "hypergraph": Row(title="hypergraph in its place", changes={"model.spatial": "hypergraph"}),
     "one_hop": Row(title="one hop", changes={"ha_gat.hops": 1}),
     "no_mamba": Row(title="no Mamba: identity in time", edit=NO_MAMBA),
+    "adamw": Row(title="all updates by AdamW", edit=ADAMW),
+    "adamw_twice": Row(title="the same at twice the rate", changes={"train.lr": 0.004}, edit=ADAMW),
     "no_context": Row(
         title="no context: history alone", changes={"windows.context": [], "windows.trailing_weeks": 0}
     ),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -132,10 +131,14 @@ def test_a_group_without_a_reading_changes_nothing_and_is_counted(
 
 def test_only_matrices_decay(prepared: Prepared) -> None:
     model = fresh_model(prepared)
-    matrices, others = make_optimizer(model, PARAMS.lr, PARAMS.weight_decay).param_groups
+    groups = make_optimizer(model, PARAMS.lr, PARAMS.weight_decay).param_groups
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    spared: list[Any] = [names[id(parameter)] for parameter in others["params"]]
-    assert others["weight_decay"] == 0.0 and matrices["weight_decay"] == PARAMS.weight_decay
-    for part in ("A_log", "dt_bias", ".D", "embedding.node.weight", "norm.weight", "bias"):
-        assert any(part in name for name in spared), part
-    assert len(matrices["params"]) + len(others["params"]) == len(names)
+    decay: dict[str, float] = {
+        names[id(parameter)]: group["weight_decay"] for group in groups for parameter in group["params"]
+    }
+    assert decay.keys() == set(names.values()) and set(decay.values()) == {0.0, PARAMS.weight_decay}
+    for part in ("A_log", "dt_bias", ".D", "embedding.node.weight", "norm.weight", ".bias"):
+        assert any(part in name for name in decay), part
+        assert not any(value for name, value in decay.items() if part in name), part
+    for part in ("widen.weight", "in_proj.weight", "head.out.weight"):
+        assert all(value for name, value in decay.items() if part in name), part

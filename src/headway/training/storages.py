@@ -23,10 +23,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from headway.training.optimizer import state_bytes
 from headway.training.state import Trained
 
 Owned = tuple[str, str]  # a label, and the name of the module that made it
-MOMENTS = 2  # of AdamW, beside a step counter of 4 bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,7 @@ class StepMemory:
     """Bytes at the moment when most are held.
 
     Attributes:
-        parameters: weights and buffers, the sensor graph among them. optimizer: moments of AdamW.
+        parameters: weights and buffers, the sensor graph among them. optimizer: moments of the updates.
         best: the best weights so far. gradients: of the weights.
         data: the windows of the piece, in physical and in z-units. tables: the graph written out as row numbers.
         activations: kept from the forward pass. workspace: what the backward pass holds for a moment.
@@ -140,11 +140,9 @@ def _copied(model: Trained) -> Trained:
 
 
 def _summary(model: nn.Module, held: Counter[str]) -> StepMemory:
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    weights, counters = sum(parameter.nbytes for parameter in trained), 4 * len(trained)
     return StepMemory(
         parameters=held["parameters"],
-        optimizer=MOMENTS * weights + counters,
+        optimizer=state_bytes(model),
         best=sum(tensor.nbytes for tensor in model.state_dict().values()),
         gradients=held["gradients"],
         data=held["data"],
