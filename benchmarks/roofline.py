@@ -34,7 +34,12 @@ from torch.utils.flop_counter import flop_registry
 
 from headway.training.memory import keep_heap
 
-FILES = {"gated_scan.py": "scan", "selective_scan.py": "scan", "neighbor_table.py": "attention"}
+FILES = {
+    "gated_scan.py": "scan",
+    "selective_scan.py": "scan",
+    "neighbor_table.py": "attention",
+    "muon.py": "optimizer",
+}
 NAMES = {  # of an operation's name, the first that is found in it
     "mm": "matrix products",
     "linear": "matrix products",

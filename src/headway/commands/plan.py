@@ -30,7 +30,7 @@ PART = re.compile(r"\w*(\.[a-z_]+)*?(\.\d+(\.\w+)?|$)")  # up to what a numbered
 LARGEST_PARTS, NO_NAME = 8, "  of these"
 MEANING = {
     "parameters": "weights and buffers",
-    "optimizer": "two moments of AdamW",
+    "optimizer": "one moment of a linear map, two of all else",
     "best": "the best weights so far",
     "gradients": "at the moment of the peak",
     "data": "the windows at once",

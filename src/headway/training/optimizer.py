@@ -11,7 +11,7 @@ from torch import nn
 
 from headway.training.muon import Muon
 
-RATE_SHARE = "share"  # of the learning rate that a group of weights gets
+RATE_SHARE = "share"  # of the learning rate that a group of weights gets; 1 where it is not named
 MATRIX_SHARE = 2.0  # of it that linear maps get: a step that is turned may be longer
 COUNTER_BYTES = 4  # of AdamW, for each tensor
 
@@ -93,7 +93,7 @@ def _groups(
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """The learning rate of the next update."""
     for group in optimizer.param_groups:
-        group["lr"] = rate * group[RATE_SHARE]
+        group["lr"] = rate * group.get(RATE_SHARE, 1.0)
 
 
 def seed_step(seed: int, step: int, rank: int = 0) -> None:
