@@ -97,6 +97,11 @@ ROWS = {
         changes={"st_mamba.time_of_day_embedding": False, "st_mamba.day_of_week_embedding": False},
     ),
     "no_decoder": Row(title="head of one layer", changes={"point.layers": 0}),
+    "mixture": Row(title="mixture head", changes={"model.head": "mixture"}),
+    "likelihood": Row(
+        title="the same by its likelihood alone",
+        changes={"model.head": "mixture", "mixture.mean_square": 0.0},
+    ),
     "no_dropout": Row(title="no sensor dropout", changes={"model.sensor_dropout": 0.0}),
     "k4": Row(title="4 neighbors", changes={"preprocess.max_neighbors": 4}),
     "k15": Row(title="15 neighbors", changes={"preprocess.max_neighbors": 15}),

@@ -31,7 +31,7 @@ BEST_EPOCH, LAST_STEP, PAUSE = 2, 16, 14  # the best is found before the pause, 
 SEEDS = 30
 OF_FP16 = {"skipped_in_row"}  # tested below
 FIELDS = [field.name for field in fields(Progress) if field.name not in OF_FP16]
-GROUPS = ("model.", "best.", ".exp_avg", ".exp_avg_sq", ".step")
+GROUPS = ("model.", "best.", ".momentum", ".exp_avg", ".exp_avg_sq", ".step")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,7 @@ def paused(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory, whole: 
 def stopping_early(prepared: Prepared, folder: Path) -> TrainParams:
     """The first seed whose run has its best epoch and its end where the pause needs them: another model, another."""
     for seed in range(SEEDS):
-        train = train_params(seed=seed, lr=0.05, patience=2, epochs=5)
+        train = train_params(seed=seed, lr=0.08, patience=2, epochs=5)
         with inside(folder):
             train_until(2, folder, prepared, train=train, micro_batch=4)
             progress = train_tiny(folder, prepared, train=train).progress
