@@ -3,7 +3,7 @@
     python benchmarks/updates.py [--sensors 207] [--rounds 20] [--json FILE]
 
 One thread. Optimizers take turns on the same gradients, and medians count. Each line is of a process of its own: one
-with what the processor can do, one in which oneDNN may use no more than AVX2, as on a processor without bfloat16.
+with what the processor can do, one in which oneDNN and torch use AVX2 at most, as on a processor without bfloat16.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Muon against a singular value decomposition, torch's own and a rotation."""
+"""Muon against a singular value decomposition and torch's own; with AdamW as one optimizer."""
 
 from __future__ import annotations
 
