@@ -43,10 +43,13 @@ MISSED = 12  # steps after which it does not matter that no save was seen to beg
 WATCH, WAIT = 0.001, 0.02  # seconds between two looks
 PATIENCE = 600.0
 DVC_FAILED = 255
-LEFT_OVERS = {  # docs/training.md: DVC's own leftovers, and what it says of them
-    ".dvc/tmp/rwlock": "Unable to read RWLock-file",
-    "dvc.lock": "'./dvc.lock' ",
-    ".git/index.lock": ".git/index.lock",
+FORGET_TORN_ENTRIES = r"find .dvc/cache/runs \( -name '.*.tmp' -o -type d -empty \) -delete"
+CURES = {  # docs/training.md: what DVC says of a leftover of its own, and the command that removes it
+    "Unable to read RWLock-file": "rm .dvc/tmp/rwlock",
+    "': 'outs'": FORGET_TORN_ENTRIES,
+    "': join() argument must be": FORGET_TORN_ENTRIES,
+    "'./dvc.lock' ": "rm dvc.lock",
+    ".git/index.lock": "rm .git/index.lock",
 }
 
 
@@ -60,7 +63,7 @@ class Storm:
         within_save: kills that left a checkpoint half-written.
         resumes: trainings that began at a checkpoint. finished: runs that ended, all with the same bytes.
         corrupt: checkpoints that were set aside as damaged.
-        cured: starts that DVC refused, by the file of its own that the kill before had left and that was removed.
+        cured: starts that DVC refused, by the command that removed what the kill before had left of it.
         seconds: in all. steps: of a whole training. alone: seconds of each stage of the run that nobody interrupted.
     """
 
@@ -128,10 +131,10 @@ def attempt(project: Project, storm: Storm, due: Callable[[float], bool]) -> boo
     drafts = half_written(project)
     code, stage, said = repro(project, due)
     storm.resumes += "resuming at step" in said
-    left_over = next((path for path, words in LEFT_OVERS.items() if words in said), None)
-    if code == DVC_FAILED and left_over:
-        (project.folder / left_over).unlink()
-        storm.cured[left_over] += 1
+    cure = next((command for words, command in CURES.items() if words in said), None)
+    if code == DVC_FAILED and cure:
+        project.run("sh", "-c", cure)
+        storm.cured[cure] += 1
         return False
     assert code in (0, -signal.SIGKILL), f"`dvc repro` ended with {code}:\n{said}"
     if code == 0:
@@ -259,8 +262,8 @@ def table(storm: Storm) -> str:
         f"| {' | '.join(map(str, columns.values()))} |",
         "",
         f"Training was killed at steps {min(storm.killed_at, default=0)} to {max(storm.killed_at, default=0)} of "
-        f"{storm.steps}; {storm.corrupt} checkpoints were damaged. Files of DVC that had to be removed by hand: "
-        f"{', '.join(f'{path} {count}' for path, count in storm.cured.items()) or 'none'}. "
+        f"{storm.steps}; {storm.corrupt} checkpoints were damaged. What DVC needed by hand: "
+        f"{', '.join(f'`{command}` {count}' for command, count in storm.cured.items()) or 'nothing'}. "
         f"{storm.seconds / 60:.0f} min; an uninterrupted run takes {sum(storm.alone.values()):.0f} s.",
     ]
     return "\n".join(lines) + "\n"
