@@ -52,6 +52,12 @@ def test_enough_moments_say_nothing() -> None:
     assert found(prepared, {}, naive=1.0) == ""
 
 
+def test_a_test_split_without_a_reading_is_no_evidence_at_all() -> None:
+    prepared = tiny_prepared(test=(300, 310))
+    prepared.observed[:] = False
+    assert found(prepared, {}, naive=1.0).startswith("no evidence: no target of the test split was read")
+
+
 def test_evaluate_says_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     def last(batch: Batch) -> Forecast:
         return PointForecast(point=torch.zeros_like(batch.target))

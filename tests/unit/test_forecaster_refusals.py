@@ -86,9 +86,9 @@ REFUSALS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "no rows": (lambda table: table[:0], "the readings have no rows"),
     "one row": (
         lambda table: table[-1:],
-        "the model reads 4 steps of 1 h, the readings span 1; bring rows from 2024-03-18T02:00:00Z or earlier",
+        "the readings span 1 steps of 1 h, the model reads 4; bring rows from 2024-03-18T02:00:00Z or earlier",
     ),
-    "too little history": (lambda table: table[-3:], "the model reads 4 steps of 1 h, the readings span 3"),
+    "too little history": (lambda table: table[-3:], "the readings span 3 steps of 1 h, the model reads 4"),
     "nothing read": (silent_since(NOW), "the readings are all missing in the 172 steps"),
     "nothing but nulls": (
         lambda table: table.assign(**dict.fromkeys(IDS, -1.0)),
@@ -96,7 +96,7 @@ REFUSALS: dict[str, tuple[Callable[[Any], Any], str]] = {
     ),
     "silent for the history": (
         silent_since(4),
-        "the newest 4 steps hold no reading of any sensor, and the model reads 4; the newest reading is of "
+        "the readings are all missing in the newest 4 steps, and the model reads 4; the newest reading is of "
         "2024-03-18T01:00:00Z",
     ),
 }

@@ -176,7 +176,7 @@ def test_a_file_of_recent_readings_is_read_or_refused(table: pd.DataFrame, kind:
         path = Path(name) / f"recent.{kind}"
         if written(table, path):
             try:
-                read_file(path)
+                read_file(path, IDS)
             except InputError as error:
                 assert str(path) in str(error)
 

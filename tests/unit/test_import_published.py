@@ -227,7 +227,7 @@ def test_pems_station_days_leave_imputed_readings_out(tmp_path: Path) -> None:
     folder = bring("pems-station", source)
     np.testing.assert_array_equal(readings(folder), [[61.5, np.nan], [61.5, np.nan]])
     np.testing.assert_array_equal(readings(folder, "series_flow")[:, 0], [55, 55])
-    assert str(table(folder, "series")["timestamp"][1]) == "2023-01-02 00:00:00"
+    assert str(table(folder, "series")["timestamp"][1]) == "2023-01-02 08:00:00+00:00"
 
 
 @pytest.mark.parametrize("known", DATA_SETS, ids=lambda known: known.name)

@@ -17,6 +17,11 @@ WIDE = "time,a,b\n2024-01-01 00:00,1,2\n2024-01-01 00:05,,4\n2024-01-01 00:10,5,
 LONG = "time,sensor,speed,flow\n2024-01-01 00:00,b,2,20\n2024-01-01 00:00,a,1,10\n2024-01-01 00:05,a,3,\n"
 
 
+LONG_OF_NUMBERS = (
+    "time,sensor_id,speed\n2024-01-01 00:00,101,50\n2024-01-01 00:00,102,51\n2024-01-01 00:05,101,52\n"
+)
+
+
 def write(path: Path, text: str) -> Path:
     path.write_text(text, encoding="utf-8")
     return path
@@ -106,9 +111,9 @@ def test_positions_and_edges_are_of_the_sensors_of_the_series(tmp_path: Path) ->
         ("wide", 'time,a\r"b\n2024-01-01,1\n', {}, ["line 1"]),
         ("wide", "time,a\n", {}, ["no rows"]),
         ("wide", "time,a\n2024-01-01,1\n", {}, ["1 row(s)"]),
-        ("wide", WIDE.replace("4", "4,4"), {}, ["Expected 3 columns, got 4"]),
+        ("wide", WIDE.replace("4", "4,4"), {}, ["line 2 has 4 fields, 3 are due", "line 3 has 5"]),
         ("wide", WIDE.replace("4\n", "four\n"), {}, ["column b, line 3: 'four' is no number"]),
-        ("wide", WIDE.replace(",5,", ",inf,"), {}, ["infinite readings: a in row 2"]),
+        ("wide", WIDE.replace(",5,", ",inf,"), {}, ["infinite numbers in column a, line 4"]),
         ("wide", WIDE.replace("2024-01-01 00:05", "yesterday"), {}, ["column time", "line 3 ('yesterday')"]),
         ("wide", WIDE.replace("2024-01-01 00:05", ""), {}, ["column time: no time in line 3"]),
         ("wide", WIDE.replace("00:05", "00:05Z"), {}, ["mixes times with an offset and without"]),
@@ -124,6 +129,10 @@ def test_positions_and_edges_are_of_the_sensors_of_the_series(tmp_path: Path) ->
         ("long", LONG, {"value_column": "volume"}, ["no column 'volume' (--value-column)", "speed, flow"]),
         ("long", LONG, {"also": ("sensor",)}, ["column sensor is asked for twice"]),
         ("long", LONG.replace("sensor", "who"), {}, ["--sensor-column"]),
+        ("long", LONG.replace(",b,2,20", ",b,inf,20"), {}, ["infinite numbers in column speed, line 2"]),
+        ("long", LONG.replace(",2,", ",1e39,"), {}, ["infinite numbers in column speed, line 2"]),
+        ("long", LONG.replace("\n", "\n\n").replace(",3,", ",x,"), {}, ["column speed, line 7: 'x'"]),
+        ("wide", LONG_OF_NUMBERS, {}, ["times repeat", "'sensor_id'", "format is long"]),
     ],
 )  # fmt: skip
 def test_a_fault_of_a_table_is_told(
@@ -142,6 +151,9 @@ def test_a_fault_of_a_table_is_told(
         ("from,to,distance_m\na,,1\n", "column to: no sensor in line 2"),
         ("from,to\na,b\n", "needs a column distance_m, cost or weight"),
         ("a,b,1\nb,a,far\n", "line 2: 'far' is no number"),
+        ("a,b,1\n,a,2\n", "column from: no sensor in line 2"),
+        ("a,b,1\nb,a,2,3\n", "line 2 has 4 fields, 3 are due"),
+        ("a,b,1\nb,a,-2\n", "cost must be 0 or more, found line 2 (-2.0)"),
     ],
 )
 def test_a_fault_of_a_list_of_edges_is_told(tmp_path: Path, edges: str, expected: str) -> None:
@@ -153,6 +165,24 @@ def test_a_list_of_edges_without_a_header_is_read(tmp_path: Path) -> None:
     edges = write(tmp_path / "e.csv", "a,b,10\nb,a,20\n")
     folder = bring("wide", write(tmp_path / "x.csv", WIDE), edges=edges, distance_unit="m")
     assert list(table(folder, "edges")["distance_m"]) == [10, 20]
+
+
+@pytest.mark.parametrize("option", ["edges", "sensors"])
+def test_a_list_without_a_header_in_another_encoding_is_refused_by_its_line(
+    tmp_path: Path, option: str
+) -> None:
+    path = tmp_path / "side.csv"
+    path.write_bytes("a,51,0\nZ\u00fcrich,52,1\n".encode("latin-1"))
+    message = refusal("wide", write(tmp_path / "x.csv", WIDE), **{option: path, "distance_unit": "m"})
+    assert "side.csv" in message and "line 2 is no UTF-8" in message
+
+
+@pytest.mark.parametrize(
+    "cell", ["", " ", "na", "NA", "Na", "n/a", "N/A", "nan", "NaN", "null", "Null", "NULL"]
+)
+def test_a_cell_that_says_there_is_no_reading_is_missing(tmp_path: Path, cell: str) -> None:
+    folder = bring("wide", write(tmp_path / "x.csv", WIDE.replace(",,", f",{cell},")))
+    np.testing.assert_array_equal(readings(folder), [[1, 2], [np.nan, 4], [5, 6]])
 
 
 def test_names_that_look_like_formulas_and_markup_stay_as_they_are(tmp_path: Path) -> None:

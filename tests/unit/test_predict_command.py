@@ -80,8 +80,48 @@ def test_times_of_a_csv_may_say_their_zone(desk: Path, served: Served) -> None:
         assert np.array_equal(found["forecast"], expected(served)["forecast"])
 
 
+@pytest.mark.parametrize(
+    ("name", "separator"), [("time", ";"), ("Date_Time", "\t"), ("", ",")], ids=["semicolon", "tab", "index"]
+)
+def test_a_csv_that_can_be_imported_can_be_forecast_from(
+    desk: Path, served: Served, name: str, separator: str
+) -> None:
+    named = served.readings.rename(columns={"timestamp": name})
+    named.to_csv(desk / "recent.csv", index=False, sep=separator)
+    assert main(["predict", "fetched", "recent.csv", *FURTHER, "--out", "found.parquet"]) == 0
+    found = pd.read_parquet(desk / "found.parquet")
+    assert np.array_equal(found["forecast"], expected(served)["forecast"])
+
+
+@pytest.mark.parametrize("name", ["time", "timestamp"])
+def test_times_of_a_parquet_file_may_be_text_or_be_called_time(desk: Path, served: Served, name: str) -> None:
+    table = served.readings.rename(columns={"timestamp": name})
+    table.assign(**{name: table[name].astype(str)}).to_parquet(desk / "recent.parquet", index=False)
+    assert main(["predict", "fetched", "recent.parquet", *FURTHER, "--out", "found.parquet"]) == 0
+    found = pd.read_parquet(desk / "found.parquet")
+    assert np.array_equal(found["forecast"], expected(served)["forecast"])
+
+
+def test_columns_of_further_tables_that_no_model_asked_for_may_hold_text(desk: Path, served: Served) -> None:
+    served.rain.assign(station="Heathrow").to_csv(desk / "rain.csv", index=False)
+    assert main(["predict", "fetched", "recent.csv", *FURTHER, "--out", "found.parquet"]) == 0
+    found = pd.read_parquet(desk / "found.parquet")
+    assert np.array_equal(found["forecast"], expected(served)["forecast"])
+
+
 def zoned_in_part(text: str) -> str:
     return text.replace("2024-03-12 05:00:00", "2024-03-12 05:00:00+00:00")
+
+
+def write_faulty_tables(desk: Path, readings: str) -> None:
+    table, lines = pd.read_csv(desk / "recent.csv"), readings.splitlines()
+    table.assign(**{"9": "much"}).to_csv(desk / "text.csv", index=False)
+    table.assign(**{"9": "much"}).to_parquet(desk / "text.parquet")
+    table.assign(mood="good").to_csv(desk / "extra.csv", index=False)
+    table.rename(columns={"timestamp": "moment"}).to_csv(desk / "timeless.csv", index=False)
+    (desk / "short.csv").write_text("\n".join(lines[:3]))
+    (desk / "ragged.csv").write_text("\n".join([*lines[:2], lines[2] + ",7", *lines[3:]]))
+    (desk / "gap.csv").write_text("\n".join([*lines[:3], lines[3][lines[3].index(",") :], *lines[4:]]))
 
 
 @pytest.mark.parametrize(
@@ -90,15 +130,47 @@ def zoned_in_part(text: str) -> str:
         (["fetched", "absent.csv"], "error: absent.csv not found"),
         (["fetched", "recent.xlsx"], "error: recent.xlsx: the name must end in .parquet or .csv"),
         (["fetched", "broken.parquet"], "error: broken.parquet is no readable parquet file: "),
-        (["fetched", "empty.csv"], "error: empty.csv is no readable csv file: "),
+        (["fetched", "empty.csv"], "error: empty.csv is empty"),
         (["absent", "recent.csv"], "error: absent is not a whole model folder"),
         (["fetched", "recent.csv"], "error: the model needs the input flow, needs the covariates rain"),
         (
             ["fetched", "mixed.csv", *FURTHER],
-            "mixed.csv: column timestamp has a zone in some rows, and none in",
+            "mixed.csv: column timestamp: a zone in other lines, and none in line 2 ('2024-03-12 00:00:00'), line 3",
         ),
-        (["fetched", "words.csv", *FURTHER], "words.csv: column timestamp is no time in rows 5 (tea time)"),
-        (["fetched", "text.csv", *FURTHER], "  - column 9 is of type str; write numbers"),
+        (
+            ["fetched", "words.csv", *FURTHER],
+            "words.csv: column timestamp: no time such as 2024-05-01 08:05 or 2024-05-01T06:05Z in line 7 ('tea time",
+        ),
+        (
+            ["fetched", "text.csv", *FURTHER],
+            "text.csv holds text where numbers should be:\n  - column 9, line 2: 'much' is no number",
+        ),
+        (
+            ["fetched", "text.parquet", *FURTHER],
+            "text.parquet: the readings cannot be used:\n  - column 9 is of type",
+        ),
+        (["fetched", "ragged.csv", *FURTHER], "ragged.csv is no readable CSV:\n  - line 3"),
+        (["fetched", "gap.csv", *FURTHER], "gap.csv: column timestamp: no time in line 4"),
+        (
+            ["fetched", "timeless.csv", *FURTHER],
+            "timeless.csv: name a column with one of the names timestamp, time, datetime, date_time, date; its",
+        ),
+        (
+            ["fetched", "short.csv", *FURTHER],
+            "error: short.csv: the readings span 2 steps of 1 h, the model reads 4",
+        ),
+        (
+            ["fetched", "extra.csv", *FURTHER],
+            "extra.csv: the readings cannot be used:\n  - the model does not know",
+        ),
+        (
+            ["fetched", "recent.csv", "--input", "flow=short.csv", "--covariates", "rain.csv"],
+            "error: short.csv: the input flow: nothing was read in the",
+        ),
+        (
+            ["fetched", "recent.csv", "--input", "flow=flow.csv", "--covariates", "recent.csv"],
+            "error: recent.csv: the covariates cannot be used:\n  - columns are missing: rain",
+        ),
         (["fetched", "recent.csv", *FURTHER, "--recalibrate"], "error: the model says single numbers"),
         (
             ["fetched", "recent.csv", "--input", "flow"],
@@ -123,7 +195,7 @@ def test_what_cannot_be_used_is_refused_with_a_sentence_and_nothing_is_written(
     (desk / "empty.csv").write_text("")
     (desk / "mixed.csv").write_text(zoned_in_part(readings))
     (desk / "words.csv").write_text(readings.replace("2024-03-12 05:00:00", "tea time"))
-    pd.read_csv(desk / "recent.csv").assign(**{"9": "much"}).to_csv(desk / "text.csv", index=False)
+    write_faulty_tables(desk, readings)
     (desk / "folder.csv").mkdir()
     before = sorted(path.name for path in desk.iterdir())
     assert main(["predict", *arguments]) == 1

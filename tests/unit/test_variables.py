@@ -43,6 +43,17 @@ def test_another_variable_is_the_target_by_its_name_and_the_main_one_its_input(t
     assert [bounds.maximum for bounds in found.meta.bounds] == [None, 70.0]
 
 
+def test_what_looks_wrong_in_another_target_is_mended_in_its_own_table(tmp_path: Path) -> None:
+    flow = FLOW.copy()
+    flow[10, 0], flow[100:130, 1] = -4, 0
+    raw = world(tmp_path, flow=flow)
+    report = prepare(raw, tmp_path / "prepared", preprocess_params(), windows_params(target="flow"))
+    assert report["worth_a_look"] == [
+        "30 readings in days of nothing but 0, make them NaN in series_flow.parquet if they mean none: b",
+        "1 readings below 0, make them NaN in series_flow.parquet if there cannot be any: a",
+    ]
+
+
 def test_all_faults_of_target_and_inputs_are_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         prepared(world(tmp_path), target="../x", inputs=("wind", "flow", "flow"))

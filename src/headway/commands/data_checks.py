@@ -1,23 +1,27 @@
 """The data set that params.yaml names, raw and prepared, as `python -m headway check` and `plan` look at it.
 
 Enter: the sections, the project's root. Leave: findings, and sizes as far as they are known. Of the large files only
-timestamps are read.
+timestamps and footers are read, and the columns of sensors of which the footer shows at most one value. Preprocess
+judges sensors by their training rows and counts the targets of each split, so it may find more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from headway.commands.findings import Finding, note, ok, problem
 from headway.commands.sections import heading_and_problems
-from headway.data.grid import choose_grid, choose_step
+from headway.data.grid import Grid, choose_grid, choose_step, mask_readings, place_rows
 from headway.data.holidays import NONE, require_place
-from headway.data.parquet import listing, read_times
+from headway.data.parquet import columns_at_once, listing, open_parquet, read_readings, read_times
 from headway.data.prepared import Prepared, open_prepared
-from headway.data.raw import read_raw
+from headway.data.quality import find_unusable
+from headway.data.raw import RawFolder, read_raw
+from headway.data.series import COVARIATES
 from headway.data.split import describe_seconds, resolve_lags, split_origins
 from headway.data.variables import AUTO
 from headway.errors import InputError
@@ -82,7 +86,7 @@ def _simulated(sections: Mapping[str, Any]) -> tuple[list[Finding], Sizes | None
 
 
 def _real(folder: Path, sections: Mapping[str, Any]) -> tuple[list[Finding], Sizes | None]:
-    """Check the raw contract and read the timestamps; the readings stay where they are."""
+    """Check the raw contract, the timestamps and what the footers say of the sensors."""
     windows, drop = sections["windows"], sections["preprocess"].unusable_sensors == "drop"
     try:
         require_place(windows.holidays)
@@ -97,16 +101,74 @@ def _real(folder: Path, sections: Mapping[str, Any]) -> tuple[list[Finding], Siz
         path, minutes = raw.target.path, raw.facts.step_minutes
         times = read_times(path, raw.zone)
         step = choose_step(times.utc, path) if minutes is None else int(minutes * 60)
-        steps = choose_grid(times.utc, step, path).steps
-        sizes = Sizes(steps=steps, step_seconds=step, sensors=len(raw.sensors))
+        grid = choose_grid(times.utc, step, path)
+        sizes = Sizes(steps=grid.steps, step_seconds=step, sensors=len(raw.sensors))
         switched_off = _plan(sections, sizes, raw.facts.split)
     except InputError as error:
         return _data_problems(folder.name, error), None
+    refused = [*_strays(raw, sections, grid), *_unusable(raw, sections["preprocess"].unusable_sensors)]
     left_out = [
         note("left out", f"{where}: {listing(ids)} (preprocess.unusable_sensors is drop)")
         for where, ids in raw.left_out.items()
     ]
-    return [ok(folder.name, _describe(sizes)), *left_out, *switched_off], sizes
+    stopped = any(finding.status == "problem" for finding in refused)
+    fine = [] if stopped else [ok(folder.name, _describe(sizes))]
+    return [*fine, *refused, *left_out, *switched_off], sizes
+
+
+def _strays(raw: RawFolder, sections: Mapping[str, Any], grid: Grid) -> Iterator[Finding]:
+    """Files with rows that preprocess will refuse to put onto the grid of the target."""
+    windows = sections["windows"]
+    paths = [variable.path for variable in (raw.target, *raw.inputs)]
+    paths += [raw.path / COVARIATES] if windows.covariates or windows.future_covariates else []
+    for path in paths:
+        try:
+            place_rows(read_times(path, raw.zone).utc, grid, sections["preprocess"].off_grid, path)
+        except InputError as error:
+            yield from _data_problems(raw.path.name, error)
+
+
+def _unusable(raw: RawFolder, rule: Literal["error", "drop", "keep"]) -> Iterator[Finding]:
+    """Sensors without a reading, or with one value only, in all rows of the target."""
+    path, bounds = raw.target.path, raw.target.bounds
+    found: dict[str, list[str]] = defaultdict(list)
+    try:
+        suspects = _suspects(path, list(raw.sensors["sensor_id"]))
+        width = columns_at_once(open_parquet(path).metadata.num_rows)
+        for first in range(0, len(suspects), width):
+            batch = suspects[first : first + width]
+            readings = read_readings(path, batch)
+            mask_readings(readings, bounds.null, bounds.minimum, bounds.maximum)
+            for fault, ids in find_unusable(readings, len(readings)).named(batch).items():
+                found[fault] += ids
+    except InputError as error:
+        yield from _data_problems(raw.path.name, error)
+    for fault, ids in found.items():
+        text = f"{path.name}, {fault}: {listing(ids)}"
+        if rule == "error":
+            yield problem(
+                "sensors",
+                text,
+                "preprocess.unusable_sensors: drop leaves them out, keep goes on with global statistics",
+            )
+        else:
+            yield note("sensors", f"{text} (preprocess.unusable_sensors is {rule})")
+
+
+def _suspects(path: Path, ids: Sequence[str]) -> list[str]:
+    """Sensors of which the footer shows fewer than two values; where it has no statistics, none."""
+    metadata = open_parquet(path).metadata
+    values: dict[str, set[Any]] = {name: set() for name in ids}
+    for group in range(metadata.num_row_groups):
+        chunks = metadata.row_group(group)
+        for index in range(chunks.num_columns):
+            chunk = chunks.column(index)
+            name, found = chunk.path_in_schema, chunk.statistics
+            if found is None:
+                values.pop(name, None)
+            elif name in values and found.has_min_max:
+                values[name] |= {found.min, found.max}
+    return [name for name, seen in values.items() if len(seen) < 2]
 
 
 def _plan(sections: Mapping[str, Any], sizes: Sizes, ratio: Ratio = "7-1-2") -> list[Finding]:

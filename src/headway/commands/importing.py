@@ -15,6 +15,7 @@ from headway.data.importers.formats import FACTS, FORMATS, Options
 from headway.data.importers.imported import Imported
 from headway.data.importers.known import digest
 from headway.data.importers.write import NAME, Content, write_raw
+from headway.data.parquet import listing
 from headway.errors import InputError
 
 SIMULATED = "simulated"  # the folder that the first stage makes
@@ -63,8 +64,12 @@ def import_source(name: str, source: Path, options: Options, out: Path) -> tuple
     if source.is_file():
         origin = f"{imported.facts.source}, SHA-256 {digest(source).sha256}"
         imported = dataclasses.replace(imported, facts=dataclasses.replace(imported.facts, source=origin))
+    null = None if options.null is None or math.isnan(options.null) else options.null
     with replacing_folder(out) as folder:
-        return write_raw(folder, imported, source), list(imported.remarks)
+        content, remarks = write_raw(folder, imported, source, null)
+    if not imported.facts.time_zone:
+        remarks.append("times are kept as UTC; civil days and rush hours need --time-zone")
+    return content, [*imported.remarks, *remarks]
 
 
 def read_source(name: str, source: Path, options: Options) -> Imported:
@@ -132,7 +137,8 @@ def _name_problems(name: str) -> list[str]:
 
 def _describe(form: str, source: Path, folder: Path, content: Content, remarks: list[str]) -> str:
     lines = [
-        f"read {source} ({form}): {content.rows} rows, {content.sensors} sensors",
+        f"read {source} ({form}): {content.rows} rows, {len(content.sensors)} sensors: "
+        f"{listing(content.sensors, 3)}",
         f"  from {content.first} to {content.last}; {content.missing:.1%} missing, {content.zeros:.1%} zeros",
         *(f"  {remark}" for remark in remarks),
         f"wrote {folder}: {', '.join(content.files)}",

@@ -14,13 +14,22 @@ import pandas as pd
 import pyarrow as pa
 
 from headway.atomic import write_bytes
-from headway.data.parquet import TIME, describe_rows
+from headway.data.importers.tables import (
+    OFFSET,
+    TIME_NAMES,
+    column_names,
+    find_column,
+    read_columns,
+    refuse,
+)
+from headway.data.parquet import TIME
 from headway.data.split import describe_seconds
 from headway.errors import InputError
 from headway.serving.forecaster import NOTHING, load
+from headway.serving.table import FILE
 
 SHOWN = 10
-OFFSET = r"(?:Z|[+-]\d\d:?\d\d)$"  # at the end of an ISO time: it says its zone
+A_TIME = f"one of the names {', '.join(filter(None, TIME_NAMES))}"
 
 
 def predict(
@@ -35,32 +44,37 @@ def predict(
     """
     files = _inputs(inputs)
     forecaster = load(model)
-    readings = read_file(recent)
+    ids, known = forecaster.found.sensors["sensor_id"].tolist(), forecaster.found.meta.given_covariates()
+    readings = read_file(recent, ids)
     further: Any = {
-        "inputs": {name: read_file(path) for name, path in files.items()},
-        "covariates": NOTHING if covariates is None else read_file(covariates),
+        "inputs": {name: read_file(path, ids) for name, path in files.items()},
+        "covariates": NOTHING if covariates is None else read_file(covariates, known),
     }
     if recalibrate:
         forecaster = forecaster.recalibrate(readings, **further)
     return forecaster.predict(readings, **further)
 
 
-def read_file(path: Path) -> pd.DataFrame:
-    """A CSV or Parquet file; a CSV's column `timestamp` becomes timestamps.
+def read_file(path: Path, numbers: Sequence[str]) -> pd.DataFrame:
+    """A CSV or Parquet file, its time column, under any of the names that `import` knows, as `timestamp`.
 
-    Raises: InputError naming the file.
+    Args: numbers: columns that hold numbers, where they are there; the others of a CSV stay text.
+    Raises: InputError naming the file, and, of a CSV, the columns and lines that cannot be read.
     """
     kind = _kind(path)
     try:
         if kind == "parquet":
-            return pd.read_parquet(path, page_checksum_verification=True)
-        frame = pd.read_csv(path, float_precision="round_trip")  # the default is off by the last bit
+            frame = pd.read_parquet(path, page_checksum_verification=True)
+        else:
+            frame = _read_csv(path, numbers)
     except FileNotFoundError:
         raise InputError(f"{path} not found") from None
+    except InputError:
+        raise
     except (OSError, ValueError, pa.ArrowException) as error:
         raise InputError(f"{path} is no readable {kind} file: {error}") from None
-    if TIME in frame.columns and not pd.api.types.is_numeric_dtype(frame[TIME]):
-        frame[TIME] = _times(path, pd.Series(frame[TIME]))
+    frame = _with_times(path, frame)
+    frame.attrs[FILE] = str(path)
     return frame
 
 
@@ -120,17 +134,34 @@ def _inputs(texts: Sequence[str]) -> dict[str, Path]:
     return files
 
 
+def _read_csv(path: Path, numbers: Sequence[str]) -> pd.DataFrame:
+    names = column_names(path)
+    time = find_column(path, names, "", TIME_NAMES, A_TIME)
+    known = set(numbers) - {time}
+    texts, there = ([name for name in names if (name in known) == wanted] for wanted in (False, True))
+    return read_columns(path, texts, there, pa.float32()).to_pandas()
+
+
+def _with_times(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
+    """The table with its column of times called `timestamp`, and parsed where it is text."""
+    if isinstance(frame.index, pd.DatetimeIndex) and TIME not in frame.columns:
+        return frame
+    time = find_column(path, [str(name) for name in frame.columns], "", TIME_NAMES, A_TIME)
+    frame = frame.rename(columns={time: TIME})
+    column: Any = frame[TIME]
+    if isinstance(column, pd.Series) and isinstance(column.dtype, (pd.CategoricalDtype, pd.StringDtype)):
+        frame[TIME] = _times(path, column.rename(time))
+    return frame
+
+
 def _times(path: Path, column: pd.Series) -> Any:
-    text = column.astype("str")
+    name = str(column.name)
+    refuse(path, name, column.isna().to_numpy(), [], "no time")
+    text = column.astype("str").str.strip()
     aware = text.str.contains(OFFSET)
-    if aware.any() and not aware.all():
-        raise InputError(
-            f"{path}: column {TIME} has a zone in some rows, and none in {describe_rows((~aware).to_numpy())}"
-        )
+    if aware.any():
+        refuse(path, name, (~aware).to_numpy(), text.tolist(), "a zone in other lines, and none")
     times = pd.to_datetime(text, format="ISO8601", utc=bool(aware.any()), errors="coerce")
-    if times.isna().any():
-        raise InputError(
-            f"{path}: column {TIME} is no time in {describe_rows(times.isna().to_numpy(), text.to_numpy())}; "
-            "write e.g. 2024-05-01 08:05 or 2024-05-01T06:05Z"
-        )
+    what = "no time such as 2024-05-01 08:05 or 2024-05-01T06:05Z"
+    refuse(path, name, times.isna().to_numpy(), text.tolist(), what)
     return times

@@ -25,6 +25,7 @@ from headway.data.parquet import Times, listing, read_times
 from headway.data.prepared import PreparedMeta
 from headway.data.prepared_writer import Channel, write_prepared
 from headway.data.quality import Unusable, find_repeated, find_unusable
+from headway.data.quality_splits import count_read
 from headway.data.raw import RawFolder, read_raw
 from headway.data.report import Plan, describe_input, quality_report
 from headway.data.rules import Duplicates, OffGrid, Rules
@@ -73,6 +74,7 @@ def prepare(raw: Path, out: Path, preprocess: PreprocessParams, windows: Windows
     target = _read_target(folder, times, plan.grid, preprocess.rules(), scratch)
     unusable = find_unusable(target.readings, plan.training_rows)
     target, sensors = _settle_sensors(folder, target, unusable, preprocess, scratch)
+    read = count_read(target, plan.grid, plan.splits, windows.horizon, folder.target.path)
 
     training, slots = slice(0, plan.training_rows), slots_per_day(plan.grid.step)
     calendar = civil_calendar(plan.grid.time(), folder.zone, plan.grid.step)
@@ -95,7 +97,7 @@ def prepare(raw: Path, out: Path, preprocess: PreprocessParams, windows: Windows
         sensors=sensors,
         covariate_scale=(covariates.mean, covariates.std),
     )
-    report = quality_report(folder, target, plan, unusable, table, meta, list(sensors["sensor_id"]))
+    report = quality_report(folder, target, plan, unusable, table, meta, list(sensors["sensor_id"]), read)
     return report | {"inputs": inputs, "covariates": covariates.found}
 
 

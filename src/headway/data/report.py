@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from jaxtyping import Int64
+
 from headway.data.calendar import clock_changes
 from headway.data.grid import Grid, iso
 from headway.data.parquet import listing
@@ -22,9 +25,11 @@ from headway.data.quality import (
     examine,
     worst,
 )
+from headway.data.quality_splits import describe_sparse, describe_targets
 from headway.data.raw import RawFolder
 from headway.data.series import Variable
 from headway.data.split import Lags, describe_seconds
+from headway.data.variables import MAIN
 from headway.graph.neighbors import NeighborTable, describe_neighbors
 
 
@@ -46,14 +51,14 @@ def quality_report(
     table: NeighborTable,
     meta: PreparedMeta,
     ids: Sequence[str],
+    read: Int64[np.ndarray, " step"],
 ) -> dict[str, Any]:
     """The report, ready for JSON; `inputs` and `covariates` are added by the caller.
 
-    Args: ids: sensors that were kept, those of `target`.
+    Args: ids: sensors that were kept, those of `target`. read: how many of them were read at each step.
     """
     grid, lags = plan.grid, plan.lags
     listed = list(folder.sensors["sensor_id"])
-    dropped = sorted(set(listed) - set(ids))
     report = {
         "dataset": meta.dataset,
         "variable": meta.variable,
@@ -68,16 +73,16 @@ def quality_report(
         "series": describe_input(target, grid, ids),
         "sensors": {
             "kept": len(ids),
-            "dropped": dropped,
+            "dropped": sorted(set(listed) - set(ids)),
             "unusable": unusable.named(listed),
             "not_in_all_files": folder.left_out,
         },
         "graph": describe_neighbors(table, list(ids)),
-        "splits": {name: _span(grid, first, last) for name, (first, last) in meta.splits.items()},
+        "splits": {name: _span(grid, meta, span, read) for name, span in meta.splits.items()},
         "training_rows": meta.training_rows,
         "context": {"kept": list(lags.context_names), "switched_off": lags.switched_off},
     }
-    return report | {"done": _done(report, folder), "worth_a_look": _worth_a_look(report)}
+    return report | {"done": _done(report, folder), "worth_a_look": _worth_a_look(report, folder)}
 
 
 def summary(report: dict[str, Any]) -> list[str]:
@@ -108,9 +113,13 @@ def describe_input(variable: Variable, grid: Grid, ids: Sequence[str]) -> dict[s
     }
 
 
-def _span(grid: Grid, first: int, last: int) -> dict[str, Any]:
+def _span(
+    grid: Grid, meta: PreparedMeta, span: tuple[int, int], read: Int64[np.ndarray, " step"]
+) -> dict[str, Any]:
+    first, last = span
     times = [iso(grid.first + grid.step * origin) for origin in (first, last - 1)]
-    return {"windows": last - first, "first_origin": times[0], "last_origin": times[1]}
+    targets = describe_targets(read, span, meta.horizon, meta.sensors)
+    return {"windows": last - first, "first_origin": times[0], "last_origin": times[1], **targets}
 
 
 def _done(report: dict[str, Any], folder: RawFolder) -> list[str]:
@@ -147,7 +156,7 @@ def _done(report: dict[str, Any], folder: RawFolder) -> list[str]:
     return sentences
 
 
-def _worth_a_look(report: dict[str, Any]) -> list[str]:
+def _worth_a_look(report: dict[str, Any], folder: RawFolder) -> list[str]:
     """A sentence for each thing that looks wrong and was left as it is, with the rule that would change it."""
     rows, step = report["series"], report["step"]
     copies = [" = ".join(group) for group in rows["identical_sensors"]]
@@ -159,12 +168,12 @@ def _worth_a_look(report: dict[str, Any]) -> list[str]:
             rows["stuck_stretches"],
         ),
         (
-            f"{rows['zero_days_readings']} readings in days of nothing but 0, null_value: 0 in dataset.yaml if they "
+            f"{rows['zero_days_readings']} readings in days of nothing but 0, {_cure('null_value', folder)} if they "
             f"mean none: {listing(rows['zero_days_sensors'])}",
             rows["zero_days_readings"],
         ),
         (
-            f"{rows['negative_readings']} readings below 0, minimum: 0 in dataset.yaml if there cannot be any: "
+            f"{rows['negative_readings']} readings below 0, {_cure('minimum', folder)} if there cannot be any: "
             f"{listing(rows['negative_sensors'])}",
             rows["negative_readings"],
         ),
@@ -184,4 +193,10 @@ def _worth_a_look(report: dict[str, Any]) -> list[str]:
             len(copies),
         ),
     ]
-    return [sentence for sentence, count in found if count]
+    return [sentence for sentence, count in found if count] + describe_sparse(report["splits"])
+
+
+def _cure(key: str, folder: RawFolder) -> str:
+    """How readings become none: dataset.yaml speaks of the main variable alone (variables.py)."""
+    name = folder.target.path.name
+    return f"{key}: 0 in dataset.yaml" if name == MAIN else f"make them NaN in {name}"

@@ -46,8 +46,13 @@ class Evidence:
     def warning(self, model: str) -> str:
         """What the test split cannot prove of `model` beside the best naive forecast; "" unless moments are FEW."""
         moments = np.flatnonzero(self._count)
-        if not 0 < len(moments) < FEW:
+        if len(moments) >= FEW:
             return ""
+        if not len(moments):
+            return (
+                "no evidence: no target of the test split was read, so every metric is null. "
+                "metrics/preprocess/quality.html shows what is missing; shorten the file to the rows with readings."
+            )
         unit, days = self._meta.unit, np.ptp(moments) * self._meta.step_seconds / DAY
         naive = min((name for name in self._sums if name != model), key=lambda name: self._sums[name].sum())
         gain = (self._sums[naive] - self._sums[model])[moments] / self._count[moments]

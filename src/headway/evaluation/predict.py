@@ -217,5 +217,5 @@ def _check_finite(
         row = int(origin[~finite][0])
         raise InputError(
             f"the forecast of {name} for the window with origin row {row} is not finite; "
-            "its weights are unusable, train it again: dvc repro -f train"
+            "its weights are unusable; train again with a lower train.lr"
         )

@@ -7,16 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from headway.atomic import replacing_folder
 from headway.data.calendar import DAY, HOUR
 from headway.data.prepared import Prepared, PreparedMeta
 from headway.models.folder import write_model_folder
-from headway.nn.triton_scan import kernel_name
 from headway.serving.model_card import CardFacts, write_model_card
 from headway.training.experiment import Trained
-from headway.training.run import digest
 
 LICENSE = "apache-2.0"  # of the weights; the data set's own is stated beside it
 
@@ -34,6 +30,7 @@ def publish(folder: Path, trained: Trained, prepared: Prepared, params: Mapping[
 def card_facts(trained: Trained, prepared: Prepared, params: Mapping[str, Any]) -> CardFacts:
     """What the card says; nothing of it differs between two runs of one experiment."""
     meta, choice, progress = prepared.meta, params["model"], trained.progress
+    machine = progress.machine  # that trained, not the one that publishes
     return CardFacts(
         name=choice.name,
         spatial=choice.spatial,
@@ -62,11 +59,11 @@ def card_facts(trained: Trained, prepared: Prepared, params: Mapping[str, Any]) 
         best_mae=progress.best_error,
         anchor_names=anchor_names(meta) if trained.model.mix is not None else (),
         anchor_weights=_anchor_weights(trained),
-        code_digest=digest(trained.identity)[:16],
-        torch_version=torch.__version__,
-        precision=trained.precision.name,
-        device_kind=trained.precision.device_type,
-        scan_kernel=kernel_name(trained.precision.device_type, trained.precision.name),
+        code_digest=trained.identity["code"][:16],
+        torch_version=machine["torch"],
+        precision=machine["runtime.precision"],
+        device_kind=machine["kind"],
+        scan_kernel=machine["scan"],
         notes=tuple(progress.notes),
     )
 

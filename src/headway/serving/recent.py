@@ -31,6 +31,7 @@ from headway.models.folder import ModelFolder
 from headway.serving.table import Table, read_table
 
 READINGS, COVARIATES = "the readings", "the covariates"
+SPARSE = 3  # steps a row; data that are rounded to a grid leave some of its steps empty in training, too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,9 +74,9 @@ def lay_out(
     meta, ids = found.meta, found.sensors["sensor_id"].tolist()
     _check_names(meta, inputs, covariates)
     table = read_table(readings, ids, meta.time_zone, READINGS, further="refuse")
-    grid = _grid(table.times, meta, reach(meta) + further)
+    grid = _grid(table, meta, reach(meta) + further)
     channels = [_channel(table, grid, meta, meta.bounds[0])]
-    _check_newest(channels[0], grid, meta)
+    _check_newest(channels[0], grid, meta, table.name)
     for name, bounds in zip(meta.channels[1:], meta.bounds[1:], strict=True):
         table = read_table(inputs[name], ids, meta.time_zone, _input(name), further="ignore")
         channels.append(_channel(table, grid, meta, bounds))
@@ -115,23 +116,49 @@ def _check_names(meta: PreparedMeta, inputs: Mapping[str, pd.DataFrame], covaria
         raise InputError(f"the model {', '.join(problems)}")
 
 
-def _grid(times: Times, meta: PreparedMeta, steps: int) -> Grid:
+def _grid(table: Table, meta: PreparedMeta, steps: int) -> Grid:
     """The last so many steps up to the newest row."""
-    step = meta.step_seconds
-    if len(np.unique(times.utc)) > 1:
-        found = choose_step(times.utc, READINGS)
-        if round(found / step) != 1:  # some seconds early or late are for the grid to judge
-            raise InputError(
-                f"{READINGS} are {describe_seconds(found)} apart, the model reads steps of "
-                f"{describe_seconds(step)}; bring rows of its step"
-            )
-    given = choose_grid(times.utc, step, READINGS)
+    step, times = meta.step_seconds, table.times
+    if meta.rules.off_grid == "error":
+        _check_step(times, step, table.name)
+    else:
+        _check_density(times, step, meta.history, table.name)
+    given = choose_grid(times.utc, step, table.name)
     if given.steps < meta.history:
         raise InputError(
-            f"the model reads {meta.history} steps of {describe_seconds(step)}, {READINGS} span {given.steps}; "
+            f"{table.name} span {given.steps} steps of {describe_seconds(step)}, the model reads {meta.history}; "
             f"bring rows from {iso(given.first - (meta.history - given.steps) * step)} or earlier"
         )
     return Grid(first=given.first + (given.steps - steps) * step, step=step, steps=steps)
+
+
+def _check_step(times: Times, step: int, name: str) -> None:
+    """Refuse rows of another step; some seconds early or late are for the grid to judge."""
+    differences = np.diff(np.unique(times.utc))
+    if not len(differences):
+        return
+    common = choose_step(times.utc, name)
+    # where no difference comes twice, the most common one is the shortest, such as that of a row sent again
+    found = common if (differences == common).sum() > 1 else int(np.median(differences))
+    if round(found / step) != 1:
+        raise InputError(
+            f"{name} are {describe_seconds(found)} apart, the model reads steps of "
+            f"{describe_seconds(step)}; bring rows of its step"
+        )
+
+
+def _check_density(times: Times, step: int, history: int, name: str) -> None:
+    """Refuse rows so far apart that most of the history would be unobserved; an outage in closer rows is none."""
+    utc = np.unique(times.utc)
+    apart = float(np.median(np.diff(utc))) if len(utc) > 1 else 0.0
+    before = np.floor((utc[-1] - utc) / step + 0.5)
+    filled = len(np.unique(before[before < history]))
+    if apart > SPARSE * step and SPARSE * filled < history:
+        raise InputError(
+            f"{name} are mostly {describe_seconds(round(apart))} apart, the model reads {history} steps of "
+            f"{describe_seconds(step)}: with rows at {filled} of the newest {history}, most of the history would be "
+            "unobserved; bring rows of its step"
+        )
 
 
 def _channel(
@@ -155,18 +182,20 @@ def _channel(
     return variable.readings
 
 
-def _check_newest(readings: Float[np.ndarray, "step node"], grid: Grid, meta: PreparedMeta) -> None:
+def _check_newest(
+    readings: Float[np.ndarray, "step node"], grid: Grid, meta: PreparedMeta, name: str
+) -> None:
     """Refuse when no sensor was read within the history."""
     seen = np.flatnonzero(~np.isnan(readings).all(axis=1))
     if not len(seen):
         raise InputError(
-            f"{READINGS} are all missing in the {grid.steps} steps that the model looks at, up to "
+            f"{name} are all missing in the {grid.steps} steps that the model looks at, up to "
             f"{iso(grid.first + (grid.steps - 1) * grid.step)}: empty, null values, or outside the plausible range"
         )
     empty = grid.steps - 1 - int(seen[-1])
     if empty >= meta.history:
         raise InputError(
-            f"the newest {empty} steps hold no reading of any sensor, and the model reads {meta.history}; "
+            f"{name} are all missing in the newest {empty} steps, and the model reads {meta.history}; "
             f"the newest reading is of {iso(grid.first + int(seen[-1]) * grid.step)}: leave out the rows after "
             "it to forecast from there, or bring newer ones"
         )
@@ -202,7 +231,7 @@ def _given_covariates(
     unknown = [name for name in meta.future_covariates if np.isnan(readings[now:, names.index(name)]).all()]
     if unknown:
         raise InputError(
-            f"{COVARIATES}: {', '.join(unknown)}: no value between {iso(grid.first + now * grid.step)} and "
+            f"{table.name}: {', '.join(unknown)}: no value between {iso(grid.first + now * grid.step)} and "
             f"{iso(grid.first + (grid.steps - 1) * grid.step)}, the steps to be forecast; the model reads them ahead"
         )
     return readings[:, [names.index(name) for name in (*past, *meta.future_covariates)]]

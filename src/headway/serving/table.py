@@ -16,6 +16,8 @@ from jaxtyping import Float
 from headway.data.parquet import TIME, Times, to_times
 from headway.errors import InputError
 
+FILE = "read from"  # of a frame's attrs: the file that messages name
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
@@ -38,11 +40,12 @@ def read_table(
     """The named columns, in this order, whatever the frame's own; the frame is left as it is.
 
     Args:
-        zone: of naive timestamps. name: what messages call the table.
+        zone: of naive timestamps. name: what messages call the table, behind the file that it was read from (FILE).
         further: what to do with columns that were not asked for.
     Raises: InputError, with a line each, for columns that are absent, unknown, there twice, or no finite numbers,
         and for timestamps that are absent or none.
     """
+    name = f"{frame.attrs[FILE]}: {name}" if FILE in frame.attrs else name
     stamps, values = _split(frame, name)
     values.columns = values.columns.map(str)  # the ids of a model are text, those of a frame may be numbers
     problems = _column_problems(values.columns, columns, further)

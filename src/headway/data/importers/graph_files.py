@@ -16,9 +16,9 @@ import pandas as pd
 import pyarrow as pa
 
 from headway.data.importers.imported import sensor_table
-from headway.data.importers.limits import open_npy, require_file, require_memory
+from headway.data.importers.limits import open_npy, require_file
 from headway.data.importers.plain_pickle import read_plain_pickle
-from headway.data.importers.tables import column_names, encode_text, find_column, place, read_columns
+from headway.data.importers.tables import column_names, encode_text, find_column, places, read_columns
 from headway.data.parquet import listing
 from headway.errors import InputError
 
@@ -37,14 +37,14 @@ def read_positions(path: Path | None, ids: Sequence[str]) -> tuple[pd.DataFrame,
     """
     if path is None:
         return sensor_table(list(ids)), []
-    names = _names(path, ("sensor_id", "latitude", "longitude"))
+    names, headed = _names(path, ("sensor_id", "latitude", "longitude"))
     key = find_column(path, names, "", IDS, "a column sensor_id")
     wanted = {
         "latitude": find_column(path, names, "", LATITUDE, "a column latitude"),
         "longitude": find_column(path, names, "", LONGITUDE, "a column longitude"),
     }
-    table = _read(path, names, [key], list(wanted.values()))
-    codes, texts = encode_text(path, table[key], key, "no id")
+    table = read_columns(path, [key], list(wanted.values()), pa.float64(), () if headed else names)
+    codes, texts = encode_text(path, table[key], key, "no id", headed=headed)
     found = [texts[code] for code in codes]
     if len(texts) < len(found):
         twice = [texts[code] for code, count in enumerate(np.bincount(codes)) if count > 1]
@@ -128,23 +128,24 @@ def pickled_adjacency(path: Path, ids: Sequence[str]) -> tuple[np.ndarray, list[
 
 
 def _listed(path: Path, ids: Sequence[str], unit: str) -> tuple[pd.DataFrame, list[str]]:
-    names = _names(path, ("from", "to", "cost"))
+    names, headed = _names(path, ("from", "to", "cost"))
     ends = [find_column(path, names, "", usual, "columns source and target") for usual in (SOURCE, TARGET)]
     lower = {name.lower(): name for name in names}
     measures = [lower[name] for name in COST if name in lower]
     if not measures:
         raise InputError(f"{path} needs a column distance_m, cost or weight; it has {listing(names)}")
-    table = _read(path, names, ends, measures)
+    table = read_columns(path, ends, measures, pa.float64(), () if headed else names)
     edges = pd.DataFrame()
     for column, end in zip(("source", "target"), ends, strict=True):
-        codes, texts = encode_text(path, table[end], end, "no sensor")
+        codes, texts = encode_text(path, table[end], end, "no sensor", headed=headed)
         edges[column] = np.array(texts, dtype=object)[codes]
     for measure in measures:
         numbers = table[measure].to_pandas().to_numpy(dtype=float)
-        wrong = np.flatnonzero(~(np.isfinite(numbers) & (numbers >= 0)))
+        wrong = np.flatnonzero(~(numbers >= 0))[:5]
         if len(wrong):
-            places = [f"{place(path, int(row))} ({numbers[row]})" for row in wrong[:5]]
-            raise InputError(f"{path}: {measure} must be 0 or more, found {listing(places)}")
+            lines = places(path, wrong, headed=headed)
+            found = [f"{line} ({numbers[row]})" for line, row in zip(lines, wrong, strict=True)]
+            raise InputError(f"{path}: {measure} must be 0 or more, found {listing(found)}")
         if measure.lower() == "weight":
             edges["weight"] = numbers
         elif "distance_m" not in edges:
@@ -174,14 +175,14 @@ def _known(edges: pd.DataFrame, ids: Sequence[str], path: Path) -> tuple[pd.Data
     return edges.loc[inside].reset_index(drop=True), remarks
 
 
-def _names(path: Path, headerless: Sequence[str]) -> list[str]:
-    """Names of the columns; the given ones for a CSV whose first line holds numbers already."""
+def _names(path: Path, headerless: Sequence[str]) -> tuple[list[str], bool]:
+    """Names of the columns, and whether a header says them: the first line of a CSV may hold numbers already."""
     names = column_names(path) if path.suffix == ".parquet" else _first_line(path)
-    if _is_headerless(names):
-        if len(names) != len(headerless):
-            raise InputError(f"{path} has no header and {len(names)} columns; write {','.join(headerless)}")
-        return list(headerless)
-    return column_names(path)
+    if not _is_headerless(names):
+        return column_names(path), True
+    if len(names) != len(headerless):
+        raise InputError(f"{path} has no header and {len(names)} columns; write {','.join(headerless)}")
+    return list(headerless), False
 
 
 def _first_line(path: Path) -> list[str]:
@@ -198,17 +199,3 @@ def _is_headerless(names: Sequence[str]) -> bool:
     except (ValueError, IndexError):
         return False
     return True
-
-
-def _read(path: Path, names: Sequence[str], texts: list[str], numbers: list[str]) -> pa.Table:
-    if path.suffix == ".parquet" or not _is_headerless(_first_line(path)):
-        return read_columns(path, texts, numbers, pa.float64())
-    require_memory(8 * path.stat().st_size, path)
-    frame = pd.read_csv(path, header=None, names=list(names), dtype=dict.fromkeys(texts, str))
-    for name in numbers:
-        column = np.asarray(pd.to_numeric(frame[name], errors="coerce"), dtype=float)
-        wrong = np.flatnonzero(np.isnan(column))
-        if len(wrong):
-            raise InputError(f"{path}: line {wrong[0] + 1}: {frame[name].iloc[wrong[0]]!r} is no number")
-        frame[name] = column
-    return pa.Table.from_pandas(frame, preserve_index=False)

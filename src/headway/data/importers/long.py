@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from headway.data.facts import DatasetFacts
+from headway.data.importers.civil import settle_clock
 from headway.data.importers.formats import Options
 from headway.data.importers.graph_files import IDS, read_edges, read_positions
 from headway.data.importers.imported import Imported, state_facts
@@ -41,10 +42,12 @@ def read_long(source: Path, options: Options) -> Imported:
     table = read_columns(source, [time, sensor], [value, *options.also], pa.float64())
     times = read_times(source, table[time], time, options.time_format)
     codes, ids = encode_text(source, table[sensor], sensor, "no sensor")
+    times = settle_clock(source, times, codes, options.time_zone, time)
     layout = lay_out(times, codes, len(ids))
     require_memory(4 * len(layout.times) * len(ids) * (1 + len(options.also)), source)
     readings = {name: spread(layout, table[name].to_numpy()) for name in (value, *options.also)}
     sensors, remarks = read_positions(options.sensors, ids)
+    remarks += _left_out(value, [name for name in names if name not in (time, sensor, value, *options.also)])
     edges = None
     if options.edges:
         edges, found = read_edges(options.edges, ids, options.distance_unit)
@@ -63,6 +66,15 @@ def read_long(source: Path, options: Options) -> Imported:
         facts=facts,
         remarks=tuple(remarks),
     )
+
+
+def _left_out(value: str, names: Sequence[str]) -> list[str]:
+    if not names:
+        return []
+    return [
+        f"forecast: {value}; columns left out: {listing(names)} (--also brings a further variable, "
+        "--value-column forecasts another)"
+    ]
 
 
 def _value_column(source: Path, names: Sequence[str], options: Options, taken: Sequence[str]) -> str:

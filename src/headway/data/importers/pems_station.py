@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.csv as pv
 
 from headway.data.facts import DatasetFacts
+from headway.data.importers.civil import settle_clock
 from headway.data.importers.formats import Options
 from headway.data.importers.graph_files import read_edges, read_positions
 from headway.data.importers.imported import Imported, state_facts
@@ -45,7 +46,8 @@ def read_pems_station(source: Path, options: Options) -> Imported:
     paths = sorted(source.glob("*.txt*")) if source.is_dir() else [source]
     if not paths:
         raise InputError(f"{source} has no .txt or .txt.gz file")
-    lines = pd.concat([_read_day(path) for path in paths], ignore_index=True)
+    zone = options.time_zone or PACIFIC
+    lines = pd.concat([_read_day(path, zone) for path in paths], ignore_index=True)
     imputed = np.asarray(lines["observed"] == 0)
     codes, stations = pd.factorize(lines["station"], sort=True)
     ids = [str(station) for station in stations]
@@ -61,10 +63,9 @@ def read_pems_station(source: Path, options: Options) -> Imported:
         edges, found = read_edges(options.edges, ids, options.distance_unit)
         remarks += found
     if imputed.any():
-        remarks.append(
-            f"{int(imputed.sum())} of {len(lines)} readings are PeMS's imputation (0 % observed): left out"
-        )
-    known = DatasetFacts(unit=UNITS[target], variable=target, time_zone=PACIFIC, step_minutes=5.0)
+        share = f"{int(imputed.sum())} of {len(lines)}"
+        remarks.append(f"{share} readings are PeMS's imputation (0 % observed): left out")
+    known = DatasetFacts(unit=UNITS[target], variable=target, time_zone=zone, step_minutes=5.0)
     return Imported(
         times=layout.times,
         readings=readings,
@@ -75,8 +76,8 @@ def read_pems_station(source: Path, options: Options) -> Imported:
     )
 
 
-def _read_day(path: Path) -> pd.DataFrame:
-    """time, station, observed, speed, flow, occupancy of one file."""
+def _read_day(path: Path, zone: str) -> pd.DataFrame:
+    """time (UTC), station, observed, speed, flow, occupancy of one file, whose clock is that of `zone`."""
     text = b"".join(_head_fields(path))
     if not text:
         raise InputError(f"{path} has no lines")
@@ -98,7 +99,9 @@ def _read_day(path: Path) -> pd.DataFrame:
     empty = np.flatnonzero(np.asarray(frame["time"].isna() | frame["station"].isna()))
     if len(empty):
         raise InputError(f"{path}: line {empty[0] + 1} has no time or no station")
-    return frame
+    stations = frame["station"].to_numpy(dtype=np.int64)
+    times = settle_clock(path, pd.DatetimeIndex(frame["time"]), stations, zone, "timestamp", headed=False)
+    return frame.assign(time=times)
 
 
 def _head_fields(path: Path) -> Iterator[bytes]:

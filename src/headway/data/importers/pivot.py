@@ -31,7 +31,9 @@ class Layout:
 
 def lay_out(times: pd.DatetimeIndex, column: Int64[np.ndarray, " reading"], columns: int) -> Layout:
     """Rows for the readings of `columns` sensors; readings of one sensor at one time keep their order."""
-    stamps = np.asarray(times.tz_localize(None) if times.tz is not None else times, dtype="datetime64[us]")
+    stamps = np.asarray(
+        times if times.tz is None else times.tz_convert("UTC").tz_localize(None), dtype="datetime64[us]"
+    )
     moments, moment = np.unique(stamps, return_inverse=True)
     key = moment * columns + column
     order = np.argsort(key, kind="stable")

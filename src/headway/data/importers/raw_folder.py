@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from headway.data.facts import read_facts
+from headway.data.importers.forewarn import warn_of_strays
 from headway.data.importers.formats import Options
 from headway.data.importers.imported import state_facts
 from headway.data.importers.limits import require_folder
@@ -38,13 +39,16 @@ def copy_raw(source: Path, folder: Path, options: Options) -> tuple[Content, lis
     for path in files:
         shutil.copyfile(path, folder / path.name)
     write_facts(folder / "dataset.yaml", replace(state_facts(facts, options, ""), source=facts.source))
-    check_folder(folder, source)
+    times = check_folder(folder, source)
     for path in files[1:]:
         _read_pages(folder / path.name)
     content = _count(folder, _read_pages(folder / "series.parquet"))
     names = {path.name for path in files} | {"dataset.yaml"}
     left = sorted(path.name for path in source.iterdir() if path.name not in names)
-    return content, [f"left behind, no part of the contract: {', '.join(left)}"] if left else []
+    remarks = [f"left behind, no part of the contract: {', '.join(left)}"] if left else []
+    return content, remarks + warn_of_strays(
+        times.utc, read_facts(folder / "dataset.yaml").step_minutes, source
+    )
 
 
 def _is_series(name: str) -> bool:
@@ -71,7 +75,10 @@ def _count(folder: Path, counts: np.ndarray) -> Content:
     cells = max(1, int(counts[0]))
     return Content(
         rows=len(times),
-        sensors=len(open_parquet(folder / "sensors.parquet").read(["sensor_id"])),
+        sensors=tuple(
+            str(sensor)
+            for sensor in read_parquet(folder / "sensors.parquet", ["sensor_id"])["sensor_id"].to_pylist()
+        ),
         first=str(times.min()),
         last=str(times.max()),
         missing=float(counts[1] / cells),

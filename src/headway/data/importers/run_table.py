@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 
 from headway.data.facts import DatasetFacts
+from headway.data.importers.civil import settle_clock
 from headway.data.importers.formats import Options
 from headway.data.importers.imported import Imported, sensor_table, state_facts
 from headway.data.importers.limits import require_memory
@@ -65,21 +66,21 @@ def read_runs(source: Path, options: Options) -> Imported:
     labels = [np.array(texts, dtype=object)[codes] for codes, texts in sides]
     codes, segments = pd.factorize(labels[0] if len(labels) == 1 else labels[0] + ">" + labels[1], sort=True)
     ids = [str(segment) for segment in segments]
+    times = settle_clock(source, times, codes, options.time_zone, when)
     layout = lay_out(times, np.asarray(codes, dtype=np.int64), len(ids))
     require_memory(4 * len(layout.times) * len(ids) * (1 + len(options.also)), source)
     first = np.unique(codes, return_index=True)[1]
-    known = pd.DataFrame({name: table[name].to_numpy()[first] for name in place})
-    sensors = _sensors(ids, labels, first, known)
+    sensors = _sensors(ids, labels, first, {name: table[name].to_numpy()[first] for name in place})
     covariates, remarks = _covariates(layout, {name: table[name].to_numpy() for name in weather})
-    remarks += _remarks(layout)
-    unit = "km/h" if value.endswith("kmh") else ""
+    if layout.duplicates:
+        remarks.append(f"{layout.duplicates} readings of a segment at a time that has one already; kept")
     return Imported(
         times=layout.times,
         readings={name: spread(layout, table[name].to_numpy()) for name in (value, *options.also)},
         sensors=sensors,
         edges=_edges(sensors),
         covariates=covariates,
-        facts=state_facts(DatasetFacts(unit=unit, variable=value), options, source.name),
+        facts=state_facts(DatasetFacts(unit=_unit(value), variable=value), options, source.name),
         remarks=tuple(remarks),
     )
 
@@ -92,13 +93,13 @@ def _segment_columns(source: Path, names: Sequence[str]) -> list[str]:
 
 
 def _sensors(
-    ids: list[str], labels: list[np.ndarray], first: np.ndarray, known: pd.DataFrame
+    ids: list[str], labels: list[np.ndarray], first: np.ndarray, known: dict[str, np.ndarray]
 ) -> pd.DataFrame:
     """Segments with their ends, their middle and their length, as far as the table tells."""
     sensors = sensor_table(ids)
     if len(labels) == 2:
         sensors["node_a_id"], sensors["node_b_id"] = labels[0][first], labels[1][first]
-    if set(COORDINATES) <= set(known.columns):
+    if set(COORDINATES) <= set(known):
         sensors["latitude"] = (known["lat_a"] + known["lat_b"]) / 2
         sensors["longitude"] = (known["lon_a"] + known["lon_b"]) / 2
     if "distance_km" in known:
@@ -135,14 +136,5 @@ def _covariates(layout: Layout, weather: dict[str, np.ndarray]) -> tuple[pd.Data
     return table, remarks
 
 
-def _remarks(layout: Layout) -> list[str]:
-    remarks = []
-    steps = np.unique(np.diff(np.unique(np.asarray(layout.times))))
-    if len(steps) > 1:
-        remarks.append(
-            "runs are not evenly spaced: set preprocess.off_grid: round in params.yaml, and step_minutes in "
-            "dataset.yaml (--step-minutes)"
-        )
-    if layout.duplicates:
-        remarks.append(f"{layout.duplicates} readings of a segment at a time that has one already; kept")
-    return remarks
+def _unit(value: str) -> str:
+    return "km/h" if value.endswith("kmh") else ""

@@ -36,6 +36,8 @@ def read_wide(source: Path, options: Options) -> Imported:
             ) from None
         raise
     times = read_times(source, table[time], time, options.time_format)
+    if times.has_duplicates:
+        _refuse_long(source, ids)
     readings = np.empty((len(times), len(ids)), dtype=np.float32, order="F")
     for column, name in enumerate(ids):
         readings[:, column] = table[name].to_numpy()
@@ -52,3 +54,13 @@ def read_wide(source: Path, options: Options) -> Imported:
         facts=state_facts(FACTS, options, source.name),
         remarks=tuple(remarks),
     )
+
+
+def _refuse_long(source: Path, ids: list[str]) -> None:
+    """A table whose times repeat and that has a column of ids: numbers as they are, they would pass for readings."""
+    keys = [name for name in ids if name.strip().lower() in IDS]
+    if keys:
+        raise InputError(
+            f"{source}: times repeat and a column is called {keys[0]!r}, so that each row seems to be one reading "
+            f"of one sensor: that format is long. Is {keys[0]!r} a sensor? Then rename the column"
+        )
