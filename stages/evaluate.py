@@ -5,29 +5,49 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
-from headway.data.prepared import open_prepared
+import torch
+
+from headway.data.prepared import Prepared, open_prepared
 from headway.data.windows import Windows
-from headway.errors import InputError
+from headway.errors import InputError, Stopped
 from headway.evaluation.report import EvaluateParams, evaluate
 from headway.models.folder import read_model_folder
 from headway.params import read_params
+from headway.training.ladder import is_out_of_memory
 from headway.training.precision import resolve_device
 from headway.training.run import RuntimeParams
 
 
 def main() -> None:
     params = read_params("params.yaml", {"evaluate": EvaluateParams, "runtime": RuntimeParams})
-    device = resolve_device(params["runtime"].device)
+    runtime = params["runtime"]
+    if runtime.threads:
+        torch.set_num_threads(runtime.threads)
+    device = resolve_device(runtime.device)
     prepared = open_prepared("data/prepared")
+    at_once = runtime.forecast_windows(prepared.meta.sensors, prepared.meta.history)
+    try:
+        judge(prepared, device, params["evaluate"], at_once)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        fewer = f"set runtime.micro_batch: {at_once // 2} in params.yaml, " if at_once > 1 else ""
+        raise Stopped(
+            f"out of memory with {at_once} window(s) forecast at once (runtime.micro_batch: {runtime.micro_batch}); "
+            f"{fewer}free some memory, or set runtime.device: cpu, then `dvc repro`"
+        ) from error
+
+
+def judge(prepared: Prepared, device: torch.device, params: EvaluateParams, at_once: int) -> None:
+    """Evaluate models/train on the test split, so many windows at once."""
     found = read_model_folder(Path("models/train"), device)
     found.require(prepared)
-    gather = Windows(prepared, device).gather
     evaluate(
         prepared,
-        gather,
+        Windows(prepared, device).gather,
         found.model,
-        params["evaluate"],
-        params["runtime"].forecast_windows(found.meta.sensors, found.meta.history),
+        params,
+        at_once,
         calibrator=found.calibrator,
         metrics=Path("metrics/evaluate"),
         predictions=Path("data/predictions/test.parquet"),
@@ -37,5 +57,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except (InputError, OSError) as error:
+    except (InputError, Stopped, OSError) as error:
         sys.exit(f"error: {error}")

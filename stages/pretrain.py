@@ -11,6 +11,7 @@ from headway.errors import InputError, Stopped
 from headway.nn.ha_gat import HAGATParams
 from headway.nn.sgmp import SGMPParams
 from headway.params import read_params
+from headway.training.ladder import is_out_of_memory
 from headway.training.pretrain_experiment import run_pretraining
 from headway.training.pretraining import PretrainParams
 from headway.training.run import RuntimeParams
@@ -31,3 +32,10 @@ if __name__ == "__main__":
         main()
     except (InputError, Stopped, OSError) as error:
         sys.exit(f"error: {error}")
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        sys.exit(
+            "error: out of memory outside the steps of pretraining, so runtime.micro_batch does not help; free some "
+            "memory, or set runtime.device: cpu, then `dvc repro`"
+        )

@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_plan(plan: argparse.ArgumentParser) -> None:
-    plan.add_argument("--budget", metavar="4GB", help="instead of runtime.memory_budget")
+    plan.add_argument("--budget", metavar="4GB", help="instead of runtime.memory_budget: what fits it")
     plan.add_argument("--sensors", type=_count, metavar="N", help="instead of those of the data")
     plan.add_argument("--history", type=_count, metavar="L", help="instead of windows.history")
     plan.add_argument(

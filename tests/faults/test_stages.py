@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from run_stages import DATASET, STAGES, die_in_stage, outputs, run_stage, set_params
 
 from dvc_project import ROOT
@@ -104,6 +105,17 @@ def test_fault_32_a_stage_imports_the_src_beside_it_and_no_installed_package(
         check=False,
     )
     assert done.stderr.strip() == "the copy was imported"
+
+
+@pytest.mark.parametrize("threads", [0, 3])
+def test_evaluation_takes_the_threads_that_runtime_names(
+    threads: int, stages: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_params(runtime={"threads": threads})
+    asked: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    assert run_stage("evaluate") == ""
+    assert asked == [threads][: bool(threads)]
 
 
 def test_fault_15_a_disk_that_is_full_while_outputs_are_written_is_one_sentence(

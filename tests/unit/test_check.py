@@ -7,10 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
 from headway.__main__ import main
+from headway.commands import data_checks
 from headway.commands.checks import inspect_project
 from headway.commands.data_checks import inspect_data, inspect_prepared
 from headway.commands.findings import Finding, note, ok, problem, table
@@ -19,7 +22,7 @@ from headway.data.prepare import prepare
 from headway.errors import InputError
 from headway.params import load_document
 from project_params import ROOT, sections_of
-from worlds import write_raw_world
+from worlds import daily_readings, write_raw_world
 
 
 @pytest.fixture
@@ -156,6 +159,54 @@ def test_a_lag_that_the_data_are_too_short_for_is_a_note(project: Path) -> None:
     assert "context: windows.context: 1w will be switched off: training covers 11." in described(
         findings, "note"
     )
+
+
+def test_rows_that_preprocess_will_refuse_are_found_in_every_file_before_a_run(project: Path) -> None:
+    times = pd.date_range("2024-01-01", periods=600, freq="h").to_numpy().copy()
+    times[17] += np.timedelta64(70, "s")
+    readings = daily_readings(600, 4, 60)
+    folder = write_raw_world(
+        project / "data/raw/city",
+        timestamps=times,
+        variables={"flow": readings},
+        covariates={"rain": readings[:, 0]},
+    )
+    further = {"inputs": ("flow",), "covariates": ("rain",)}
+    findings, sizes = inspect_data(sections_of("city", windows=further), project)
+    assert sizes is not None and not described(findings, "ok")
+    for line, name in zip(
+        described(findings, "problem").splitlines(),
+        ("series.parquet", "series_flow.parquet", "covariates.parquet"),
+        strict=True,
+    ):
+        assert line.startswith(f"city: {folder / name}: 1 of 600 timestamps are off the grid of 3600 s")
+        assert "row 17 (2024-01-01T17:01:10Z); set preprocess.off_grid: round" in line
+    rounded = sections_of("city", windows=further, preprocess={"off_grid": "round"})
+    assert not described(inspect_data(rounded, project)[0], "problem")
+
+
+@pytest.mark.parametrize("rule", ["error", "drop", "keep"])
+def test_silent_and_constant_sensors_are_found_before_a_run(project: Path, rule: str) -> None:
+    readings = daily_readings(600, 5, 60)
+    readings[:, 1], readings[:, 2], readings[:300, 3], readings[300:, 3] = np.nan, 7, 0, np.nan
+    readings[:500, 4] = 9  # constant for a while
+    write_raw_world(project / "data/raw/city", readings=readings, sensors=5, facts={"null_value": 0})
+    findings, _ = inspect_data(sections_of("city", preprocess={"unusable_sensors": rule}), project)
+    found = [finding for finding in findings if finding.name == "sensors"]
+    assert {finding.status for finding in found} == {"problem" if rule == "error" else "note"}
+    assert [finding.found.split(" (")[0] for finding in found] == [
+        "series.parquet, no reading: b, d",
+        "series.parquet, one value only in the training rows: c",
+    ]
+    assert all(
+        ("preprocess.unusable_sensors: drop" in finding.help) == (rule == "error") for finding in found
+    )
+
+
+def test_of_readings_that_differ_no_column_is_read(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_raw_world(project / "data/raw/city", step_minutes=60, steps=600)
+    monkeypatch.setattr(data_checks, "read_readings", pytest.fail)
+    assert described(inspect_data(sections_of("city"), project)[0], "ok")
 
 
 def test_prepared_data_of_other_parameters_are_a_note(project: Path) -> None:

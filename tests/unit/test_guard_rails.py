@@ -14,7 +14,7 @@ from headway.training.storages import StepMemory
 from project_params import sections_of
 from tiny_prepared import tiny_prepared
 
-LAPTOP = Device(gpu=True, total=4 * GIB, free=3 * GIB)
+LAPTOP = Device(gpu=True, total=4 * GIB, free=3 * GIB, processes=1)
 
 
 def asked(gib: float, micro_batch: int = 16) -> Plan:
@@ -54,9 +54,36 @@ def test_less_memory_free_than_a_plan_needs_is_a_note() -> None:
     assert rules(sections_of(), asked(2.9))["micro-batch"].status == "note"
 
 
+def test_processes_that_share_the_memory_must_fit_it_together() -> None:
+    sections = sections_of(runtime={"cluster": "local:4"})
+    alone = Device(gpu=False, total=16 * GIB, free=10 * GIB, processes=1)
+    assert rules(sections, asked(2.9), alone)["micro-batch"].status == "ok"
+    found = rules(sections, asked(2.9), replace(alone, processes=4))["micro-batch"]
+    assert found.status == "note" and "runtime.memory_budget to 2.5GiB" in found.help
+    one = rules(sections, asked(2.9, micro_batch=1), replace(alone, processes=4))["micro-batch"]
+    assert one.status == "problem" and one.help.startswith("let fewer processes train")
+
+
 def test_one_window_that_does_not_fit_is_a_problem_of_the_model() -> None:
     found = rules(sections_of(), asked(8, micro_batch=1))["micro-batch"]
     assert found.status == "problem" and "shorten windows.history" in found.help
+
+
+@pytest.mark.parametrize(
+    ("order", "runtime", "help"),
+    [
+        ("partitioned", {"cluster": "local:4"}, "set runtime.cluster: local:3"),
+        ("batches", {"cluster": "tcp://10.0.0.1:8786", "workers": 4}, "set runtime.workers: 3"),
+        ("partitioned", {"cluster": "local:3"}, ""),
+        ("partitioned", {"cluster": "scheduler.json"}, ""),
+        ("shuffled", {"cluster": "local:4"}, ""),
+    ],
+)
+def test_more_processes_than_parts_of_the_series_are_a_problem(
+    order: str, runtime: dict[str, Any], help: str
+) -> None:
+    found = rules(sections_of(train={"order": order, "partitions": 3}, runtime=runtime)).get("partitions")
+    assert (found.help if found else "").startswith(help) and bool(found) == bool(help)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +111,7 @@ def test_sizes_beyond_a_small_gpu_are_notes_and_none_on_a_large_one() -> None:
     sections = sections_of(windows={"history": 120}, ha_gat={"hidden_dim": 128})
     notes = {"sensors", "windows.history", "ha_gat.hidden_dim"}
     assert notes <= set(rules(sections, sensors=883))
-    large = Device(gpu=True, total=24 * GIB, free=20 * GIB)
+    large = Device(gpu=True, total=24 * GIB, free=20 * GIB, processes=1)
     assert not notes & set(rules(sections, device=large, sensors=883))
 
 

@@ -2,10 +2,10 @@
 
 Enters: the records of params.yaml, the sizes of the data, the memory of the device. Leaves: findings.
 
-The rules: no dense attention, no more windows in memory than fit, no float32 on a GPU, no run without
-checkpoints, no learning rate beyond its batch, statistics of training rows only, no window that leaks. What a
-record already refuses (`ha_gat.heads` above 2, `preprocess.max_neighbors` above 15) never gets this far;
-float32 on a GPU is told in the line on precision.
+The rules: no dense attention, no more windows in memory than fit, no float32 on a GPU, no more processes than there
+are parts of the series to train on, no run without checkpoints, no learning rate beyond its batch, statistics of
+training rows only, no window that leaks. What a record already refuses (`ha_gat.heads` above 2,
+`preprocess.max_neighbors` above 15) never gets this far; float32 on a GPU is told in the line on precision.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from headway.commands.findings import Finding, note, ok, problem
+from headway.commands.processes import Processes, planned_processes
 from headway.data.prepared import PreparedMeta
 from headway.data.windows import anchor_lags
 from headway.training.course import TrainParams
 from headway.training.memory import GIB
 from headway.training.plan import Plan
 from headway.training.run import RuntimeParams
+from headway.training.seat import parse_cluster
 
 # Rule of thumb for Adam at batch 32; it grows with the root of the batch (Malladi et al. 2022, arXiv
 # 2205.10287, "On the SDEs and scaling rules for adaptive gradient algorithms").
@@ -35,11 +37,15 @@ SMALL_LIMITS = {"sensors": 500, "windows.history": 96, "hidden_dim": 96}  # of a
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """The memory training would use: `total` bytes, of which `free` are free; `gpu` or the computer's own."""
+    """The memory training would use: `total` bytes, of which `free` are free; `gpu` or the computer's own.
+
+    `processes` of the training share it.
+    """
 
     gpu: bool
     total: int
     free: int
+    processes: int
 
 
 def inspect_rules(
@@ -47,13 +53,15 @@ def inspect_rules(
 ) -> list[Finding]:
     """All rules in the order of the module's list; without `meta`, those about prepared data are left out.
 
-    Args: asked: what `runtime` asks for, planned or told.
+    Args: asked: what `runtime` asks for, planned or told, of each process.
     """
     runtime, train = sections["runtime"], sections["train"]
+    processes = planned_processes(runtime)
     findings = [
         _neighbors(sections),
-        _memory(asked, device),
+        _memory(asked, device, processes),
         *_small_gpu(sections, sensors, device),
+        *_partitions(runtime, train, processes.world),
         _checkpoints(runtime),
         _learning_rate(train),
         *_schedule(train),
@@ -69,17 +77,19 @@ def _neighbors(sections: Mapping[str, Any]) -> Finding:
     return ok("neighbors", f"{sections['preprocess'].max_neighbors} a sensor; nothing is sensors x sensors")
 
 
-def _memory(asked: Plan, device: Device) -> Finding:
+def _memory(asked: Plan, device: Device, processes: Processes) -> Finding:
     """Whether the windows in memory fit: those of runtime.micro_batch, or the planner's."""
     text = f"{asked.describe()}, {device.free / GIB:.1f} free"
-    if asked.fits and asked.needed <= FULL * device.free:
+    if processes.what:
+        text = f"{text}; {processes.what}"
+    if asked.fits and device.processes * asked.needed <= FULL * device.free:
         return ok("micro-batch", text)
     if asked.micro_batch > 1:
-        help = (
-            "set runtime.micro_batch: 0 and runtime.memory_budget to what is free; the effective batch stays"
-        )
+        free = "what is free" if device.processes == 1 else f"{device.free / device.processes / GIB:.1f}GiB"
+        help = f"set runtime.micro_batch: 0 and runtime.memory_budget to {free}; the effective batch stays"
         return (note if asked.fits else problem)("micro-batch", text, help)
-    return problem("micro-batch", text, "shorten windows.history, or narrow the model")
+    fewer = "" if device.processes == 1 else "let fewer processes train, "
+    return problem("micro-batch", text, f"{fewer}shorten windows.history, or narrow the model")
 
 
 def _small_gpu(sections: Mapping[str, Any], sensors: int, device: Device) -> list[Finding]:
@@ -101,6 +111,17 @@ def _small_gpu(sections: Mapping[str, Any], sensors: int, device: Device) -> lis
         for key, (name, size) in sizes.items()
         if size > SMALL_LIMITS[key]
     ]
+
+
+def _partitions(runtime: RuntimeParams, train: TrainParams, ranks: int) -> list[Finding]:
+    """What training would refuse: more ranks than parts of the series."""
+    most = train.partitions
+    if train.order == "shuffled" or ranks <= most:
+        return []
+    local = f"runtime.cluster: {f'local:{most}' if most > 1 else 'none'}"
+    fewer = local if parse_cluster(runtime.cluster).kind == "local" else f"runtime.workers: {most}"
+    text = f"train.partitions is {most}, and {ranks} processes would train (train.order: {train.order})"
+    return [problem("partitions", f"{text}: at most one for each", f"set {fewer}, or train.order: shuffled")]
 
 
 def _checkpoints(runtime: RuntimeParams) -> Finding:

@@ -1,7 +1,8 @@
 """`python -m headway plan`: what training will hold in memory, by component, before it holds anything.
 
 Enters: the project's root, and where wanted another budget, number of sensors or history. Leaves: a text with the
-predicted peak, the planner's choice for this machine, and its choices for GPUs of usual sizes.
+predicted peak, the micro-batch that `runtime` names or the planner's choice for this machine, and its choices for
+GPUs of usual sizes. Where several processes train, all of it is for one of them.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ import torch
 
 from headway.commands.data_checks import inspect_data
 from headway.commands.pretrain_plan import pretrain_text
+from headway.commands.processes import planned_processes
 from headway.commands.sections import read_sections
 from headway.commands.sizes import model_of_size
 from headway.errors import InputError
 from headway.training.memory import GIB, MIB, parse_size
 from headway.training.plan import Plan, Planner, resolve_budget
 from headway.training.precision import resolve_device, resolve_precision
+from headway.training.run import RuntimeParams
 from headway.training.window_plan import WindowPlanner, series_bytes
 
 GPU_SIZES = ("4GB", "6GB", "8GB", "12GB", "16GB", "24GB")
@@ -41,44 +44,62 @@ MEANING = {
 
 
 def asked_plan(sections: Mapping[str, Any], sensors: int, step_seconds: int, steps: int) -> Plan:
-    """What section `runtime` asks for on this machine: the micro-batch it names, or the planner's choice."""
-    runtime = sections["runtime"]
-    device = resolve_device(runtime.device)
+    """What section `runtime` asks for on this machine, of each process that trains."""
+    device = resolve_device(sections["runtime"].device)
     planner = planner_of(sections, sensors, step_seconds, steps, device)[0]
-    budget = resolve_budget(runtime.memory_budget, device)
+    return plan_of_runtime(planner, sections["runtime"], device)
+
+
+def plan_of_runtime(planner: Planner, runtime: RuntimeParams, device: torch.device) -> Plan:
+    """The micro-batch that is named, or the planner's choice, in the budget of one process on this machine.
+
+    Args: planner: of the windows that one process takes of an update; it holds no more of them at once.
+    """
+    budget = resolve_budget(runtime.memory_budget, device, planned_processes(runtime).on_host)
     if runtime.micro_batch:
-        return planner.judge(runtime.micro_batch, False, budget)
+        return planner.judge(min(runtime.micro_batch, planner.batch_size), False, budget)
     return planner.plan(budget)
 
 
 def planner_of(
     sections: Mapping[str, Any], sensors: int, step_seconds: int, steps: int, device: torch.device
 ) -> tuple[WindowPlanner, Planner]:
-    """Planners for the chosen model at this size: on this device, and on a GPU."""
+    """Planners for the chosen model at this size and one process of the training: on this device, and on a GPU.
+
+    The series counts whole, although with `train.order: partitioned` and several processes each copies a part of it.
+    """
     runtime = sections["runtime"]
     model, meta = model_of_size(sections, sensors, step_seconds)
     precision = resolve_precision(runtime.precision, device)
     series = [series_bytes(meta, steps, runtime.data, kind) for kind in (device.type, "cuda")]
-    planner = WindowPlanner(model, meta, sections["train"].batch_size, precision, series[0])
+    share = planned_processes(runtime).share(sections["train"].batch_size)
+    planner = WindowPlanner(model, meta, share, precision, series[0])
     return planner, planner if device.type == "cuda" else planner.on_cuda(series[1])
 
 
 def plan_text(root: Path, budget: str | None, sensors: int | None, history: int | None) -> str:
     """The whole answer of the command; `None` takes what params.yaml and the data say.
 
+    Args: budget: as `runtime.memory_budget`; where it is given, the planner chooses what fits it.
     Raises: InputError where params.yaml cannot be read, or no number of sensors is known.
     """
     sections, sensors, step_seconds, steps = asked_sizes(root, sensors, history)
+    told = asked = sections["runtime"]
     if budget is not None:
-        runtime = replace(sections["runtime"], memory_budget=budget, micro_batch=0)
-        sections = sections | {"runtime": runtime}
-    device = resolve_device(sections["runtime"].device)
+        told = replace(told, memory_budget=budget)
+        asked = replace(told, micro_batch=0)
+    device = resolve_device(asked.device)
     planner, on_gpu = planner_of(sections, sensors, step_seconds, steps, device)
-    chosen = planner.plan(resolve_budget(sections["runtime"].memory_budget, device))
+    chosen = plan_of_runtime(planner, asked, device)
     exact = planner.judge(chosen.micro_batch, chosen.recompute, chosen.budget)
     modules = by_part(planner.activations(exact.micro_batch, exact.recompute))
     lines = [_title(sections, sensors), "", *_components(exact, modules, planner.beside.source)]
-    lines += ["", f"runtime: {exact.describe()}", "", *_gpus(on_gpu)]
+    lines += ["", f"runtime: {exact.describe()}"]
+    if told.micro_batch:
+        named = plan_of_runtime(planner, told, device).describe()
+        what = "0 leaves the choice to the planner" if budget is None else f"training takes {named}"
+        lines.append(f"  params.yaml has runtime.micro_batch: {told.micro_batch}; {what}")
+    lines += [*_processes(told, sections["train"].batch_size), "", *_gpus(on_gpu)]
     lines += pretrain_text(sections, sensors, device)
     return "\n".join(lines) + "\n"
 
@@ -106,6 +127,14 @@ def _sizes(sections: Mapping[str, Any], root: Path, sensors: int | None) -> tupl
         )
     world = sections["simulate"]
     return sensors, world.step_minutes * 60, world.days * 1440 // world.step_minutes
+
+
+def _processes(runtime: RuntimeParams, batch_size: int) -> list[str]:
+    """Whom the plan is for; nothing where one process trains alone."""
+    processes = planned_processes(runtime)
+    if processes.world == 1:
+        return [f"  {processes.what}"] if processes.what else []
+    return [f"  {processes.what}: {processes.share(batch_size)} of the {batch_size} windows of an update"]
 
 
 def _title(sections: Mapping[str, Any], sensors: int) -> str:

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from headway.data.store import release
 from headway.data.usual import last_observed, trailing_climatology
+from headway.errors import InputError
 from headway.types import Batch
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class Windows:
             device: of the batches.
             data: `memmap` leaves the arrays as they are, `memory` copies them into memory, `device` to the device.
             parts: origins [first, last) that will be asked for; a copy holds no other rows. Empty: all.
+        Raises: InputError where there is no room for a copy.
         """
         meta = prepared.meta
         self.series, self.data, self.device = prepared, data, torch.device(device)
@@ -168,12 +170,16 @@ class Windows:
         if self.data == "memmap":
             return torch.from_numpy(array)
         whole = torch.from_numpy(array)
-        held = torch.empty(
-            sum(last - first for first, last in spans),
-            *whole.shape[1:],
-            dtype=whole.dtype,
-            device=self.held_on,
-        )
+        rows = sum(last - first for first, last in spans)
+        try:
+            held = torch.empty(rows, *whole.shape[1:], dtype=whole.dtype, device=self.held_on)
+        except (MemoryError, RuntimeError) as error:  # the allocators of a CPU and of a GPU
+            size = held_bytes(self.series.meta, spans, self.sensors) / 2**30
+            memory, said = f"{self.held_on.type} memory", str(error).partition("\n")[0]
+            raise InputError(
+                f"runtime.data: {self.data} copies the readings, {size:.2f} GiB, and {memory} has no room for them; "
+                f"set runtime.data: memmap, which leaves them on the disk ({said})"
+            ) from error
         filled = 0
         for first, last in spans:
             held[filled : filled + last - first] = whole[first:last]
