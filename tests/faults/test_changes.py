@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import logging
 import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from interrupt import checkpoints, train_until
@@ -15,7 +17,7 @@ from interrupt import checkpoints, train_until
 from headway.data.prepared import Prepared
 from headway.nn.none import NoneParams
 from headway.training.checkpoint import CheckpointError
-from headway.training.run import code_digest, describe
+from headway.training.run import _tree, code_digest, describe
 from tiny_run import SECTIONS, TRAIN, results, tiny_data, train_params, train_tiny
 
 STEPS = TRAIN.epochs * TRAIN.epoch_steps
@@ -138,12 +140,33 @@ def test_fault_14_another_arithmetic_goes_on_and_is_warned_of(
     assert "runtime.precision: fp32 -> bf16" in (paused / "models/train/README.md").read_text()
 
 
+def test_fault_14_another_processor_goes_on_and_is_warned_of(
+    prepared: Prepared, paused: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headway.training.resume.processor", lambda: "another one")
+    train_tiny(paused, prepared)
+    assert "-> another one, " in caplog.text and "equal in law" in caplog.text
+
+
+def test_a_minor_version_of_python_that_adds_empty_fields_to_syntax_trees_changes_no_code() -> None:
+    class FunctionDef(ast.FunctionDef):
+        _fields = (*ast.FunctionDef._fields, "type_params", "comment")
+        type_params: ClassVar[list[object]] = []
+        comment = None
+
+    (written,) = ast.parse("def f(a=None): return a").body
+    later = FunctionDef(**{name: getattr(written, name) for name in written._fields})
+    assert _tree(later) == _tree(written)
+
+
 def test_a_run_that_was_finished_is_published_again_whatever_the_runtime(
     prepared: Prepared, project: Path, whole: dict[str, str]
 ) -> None:
     train_tiny(project, prepared)
-    train_tiny(project, prepared, micro_batch=4)
-    assert results(project) == whole, "no step was taken in the other arithmetic"
+    train_tiny(project, prepared, micro_batch=4, precision="bf16")
+    assert results(project) == whole, (
+        "no step was taken in the other arithmetic, and the card tells of the first"
+    )
 
 
 def test_a_run_whose_folder_is_copied_to_another_place_goes_on_there(

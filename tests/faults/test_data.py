@@ -9,6 +9,7 @@ import json
 import math
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -134,11 +135,25 @@ def test_fault_51_a_series_too_short_is_refused_with_the_arithmetic(steps: int, 
 
 
 def test_fault_51_a_validation_split_without_a_reading_is_refused(project: Path, tmp_path: Path) -> None:
-    readings = daily_readings(200, 4, 60)
-    readings[130:170] = np.nan
-    with pytest.raises(ValueError, match="no reading in the validation split is observed"):
-        train_tiny(project, tiny_data(tmp_path, readings=readings))
+    prepared = tiny_data(tmp_path)
+    first, last = prepared.meta.splits["validation"]
+    hidden = prepared.observed.copy()
+    hidden[first : last + prepared.meta.horizon] = False
+    with pytest.raises(ValueError, match=r"no target is observed in the \d+ windows of validation"):
+        train_tiny(project, replace(prepared, observed=hidden))
     assert not list(run_folder(project).glob("step-*"))
+
+
+def test_fault_51_a_training_split_without_a_target_leaves_no_model(project: Path, tmp_path: Path) -> None:
+    prepared = tiny_data(tmp_path)
+    first, last = prepared.meta.splits["train"]
+    hidden = prepared.observed.copy()
+    hidden[first : last + prepared.meta.horizon] = False
+    with pytest.raises(
+        ValueError, match="no target of the training split was observed, so nothing was learned"
+    ):
+        train_tiny(project, replace(prepared, observed=hidden))
+    assert not (project / "models").exists()
 
 
 def test_fault_37_a_group_without_an_observed_target_is_passed_over_and_is_not_perfect(

@@ -6,6 +6,7 @@ import json
 import shutil
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 
 from headway.errors import InputError
 from headway.models.backbone import Backbone, open_backbone
+from headway.models.st_sepnet import make_language_branch
 from headway.models.standardized import Standardized
 from headway.nn.prompt import Prompt, strongest_lags
 from headway.nn.reprogramming import LanguageBranch
@@ -23,8 +25,8 @@ from headway.training.optimizer import make_optimizer
 from headway.training.precision import Precision
 from headway.training.trace import trace_step
 from tiny_backbones import KINDS, write_backbone
-from tiny_model import stirred, tiny_batch, tiny_meta
-from tiny_sepnet import made, network
+from tiny_model import SLOTS_PER_DAY, stirred, tiny_batch, tiny_meta
+from tiny_sepnet import PARAMS, made, network
 
 HISTORY = 16
 WHAT = "google-bert/bert-base-uncased@1dbc166cf8765166998eff31ade2eb64c8a40076"
@@ -169,7 +171,8 @@ def test_every_key_of_the_language_model_acts(key: str, folders: dict[str, Path]
 # --- the prompt ---------------------------------------------------------------------------------------------
 
 
-def test_a_prompt_says_the_statistics_of_its_window() -> None:
+def prompt_said(day: int, *, knows_weeks: bool) -> str:
+    """Of a window that begins at seven o'clock."""
     words = torch.arange(128.0).unsqueeze(1)  # the embedding of a character is its code
     prompt = Prompt(
         "speeds.",
@@ -178,11 +181,16 @@ def test_a_prompt_says_the_statistics_of_its_window() -> None:
         history=16,
         horizon=8,
         slots_per_day=24,
+        knows_weeks=knows_weeks,
         statistics=True,
     )
     series = torch.sin(torch.arange(16.0) * 2 * torch.pi / 4).unsqueeze(0) + torch.linspace(0, 1, 16)
-    calendar = torch.tensor([[[(7 + step) % 24, 0] for step in range(16)]])
-    said = "".join(chr(int(code)) for code in prompt(series, calendar)[0, :, 0])
+    calendar = torch.tensor([[[(7 + step) % 24, day] for step in range(16)]])
+    return "".join(chr(int(code)) for code in prompt(series, calendar)[0, :, 0])
+
+
+def test_a_prompt_says_the_statistics_of_its_window() -> None:
+    said = prompt_said(0, knows_weeks=True)
     begin = "Dataset description: speeds. Task description: forecast the next 8 steps given the previous 16 steps."
     assert said.startswith(begin)
     assert said.removeprefix(begin).startswith(
@@ -190,6 +198,23 @@ def test_a_prompt_says_the_statistics_of_its_window() -> None:
         "top 5 lags are 4. 8. "
     )
     assert "from Monday 7 o'clock" in said and "to Monday 22 o'clock" in said
+
+
+def test_a_prompt_names_no_day_where_training_saw_each_day_but_once() -> None:
+    said = prompt_said(6, knows_weeks=False)
+    assert "from 7 o'clock" in said and "to 22 o'clock" in said
+    assert said == prompt_said(0, knows_weeks=False) and "day" not in said
+
+
+@pytest.mark.parametrize("days", [13, 14])
+def test_a_language_model_is_told_the_day_where_training_spans_two_weeks(
+    days: int, folders: dict[str, Path]
+) -> None:
+    meta = replace(tiny_meta(history=HISTORY), training_rows=days * SLOTS_PER_DAY)
+    branch = make_language_branch(replace(PARAMS, backbone=str(folders["bert"])), meta)
+    monday, tuesday = (torch.tensor([[[3, day]] * HISTORY]) for day in (0, 1))
+    said = [branch.prompt(torch.zeros(1, HISTORY), calendar) for calendar in (monday, tuesday)]
+    assert torch.equal(*said) == (days < 14)
 
 
 def test_lags_are_those_of_the_largest_autocorrelation() -> None:

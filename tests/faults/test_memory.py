@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from interrupt import run_folder
+from interrupt import Killed, kill_before_step, run_folder
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -113,6 +113,38 @@ def test_fault_08_one_window_computed_again_that_does_not_fit_goes_in_slices_to_
     ]
     for name, tensor in weights(tmp_path / "tight").items():
         torch.testing.assert_close(tensor, roomy[name], rtol=1e-3, atol=1e-4)
+
+
+def test_a_run_that_went_on_in_slices_is_continued_in_slices_to_the_same_bits(
+    prepared: Prepared, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory runs out in the first step alone, so nothing but the checkpoint knows of the slices."""
+    original, layers = piece.backward_piece, replace(SECTIONS["st_mamba"], layers=2)
+    sections = {**SECTIONS, "st_mamba": layers}
+
+    def tight_at_first() -> None:
+        left = [MemoryError(), MemoryError()]
+
+        def limited(*given: Any) -> Tensor:
+            if left:
+                raise left.pop()
+            return original(*given)
+
+        monkeypatch.setattr("headway.training.loop.backward_piece", limited)
+
+    tight_at_first()
+    train_tiny(project, prepared, sections=sections, micro_batch=1)
+    assert [row["out_of_memory"] for row in rows(project)][-1] == "sensors read in 2 slices of the history"
+    (tmp_path / "killed").mkdir()
+    monkeypatch.chdir(tmp_path / "killed")
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "killed"))
+    tight_at_first()
+    with monkeypatch.context() as context:
+        kill_before_step(6, context)
+        with pytest.raises(Killed):
+            train_tiny(tmp_path / "killed", prepared, sections=sections, micro_batch=1)
+    train_tiny(tmp_path / "killed", prepared, sections=sections, micro_batch=1)
+    assert results(tmp_path / "killed") == results(project)
 
 
 def test_where_no_slice_fits_training_stops_and_says_what_helps(

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import pty
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,7 +25,7 @@ from headway.data.prepared import Prepared
 from headway.errors import Stopped
 from headway.training import experiment
 from headway.training import run as run_module
-from headway.training.lock import RunLocked
+from headway.training.lock import RunLocked, acquire, remove_unused
 from headway.training.run import Run, read_identity
 from tiny_run import RUNTIME, STAGE, results, train_params, train_tiny
 
@@ -142,6 +143,35 @@ def test_fault_20_a_store_that_cannot_be_written_stops_at_the_start(
     with pytest.raises(Stopped, match=r"cannot be written, so no run could be resumed: .*Read-only"):
         train_tiny(project, prepared)
     assert not list(project.rglob("step-*")) and not (project / "metrics").exists()
+
+
+def test_a_run_that_is_removed_is_gone_at_once(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that starts the same run meanwhile finds nothing, not the half that is still there."""
+    folder = project / ".resume/train/old"
+    acquire(folder).close()
+    (folder / "step-1").mkdir()
+    original, found = shutil.rmtree, []
+
+    def look(path: Path, ignore_errors: bool) -> None:
+        found.append(folder.exists())
+        original(path, ignore_errors=ignore_errors)
+
+    monkeypatch.setattr(shutil, "rmtree", look)
+    assert remove_unused(folder)
+    assert found == [False] and not list(folder.parent.iterdir())
+
+
+def test_a_look_at_a_lock_turns_nobody_away(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, looks = fcntl.lockf, [OSError(errno.EAGAIN, ""), OSError(errno.EACCES, "")]
+
+    def held_for_an_instant(*given: int) -> None:
+        if looks:
+            raise looks.pop()
+        original(*given)
+
+    monkeypatch.setattr(fcntl, "lockf", held_for_an_instant)
+    acquire(project / ".resume/train/run").close()
+    assert not looks
 
 
 def refuse(*_: object) -> None:

@@ -116,8 +116,8 @@ def test_without_a_number_of_its_progress_a_run_ends_otherwise(
     )
 
 
-def test_without_its_machine_a_run_ends_otherwise(prepared: Prepared, project: Path, paused: Paused) -> None:
-    assert continued(project, prepared, paused, lambda _, state: state.pop("machine")) != paused.results
+def test_without_its_slices_a_run_ends_otherwise(prepared: Prepared, project: Path, paused: Paused) -> None:
+    assert continued(project, prepared, paused, lambda _, state: state.pop("slices")) != paused.results
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -142,7 +142,7 @@ def test_every_tensor_and_number_of_a_checkpoint_is_dropped_above(
     (newest,) = paused.kept.glob(f"train/*/step-*{PAUSE}")
     state = json.loads((newest / STATE).read_text())
     assert set(state["progress"]) == {*FIELDS, *OF_FP16}
-    assert set(state) == {"schema", "progress", "machine", "scaler", "steps"}, "the steps are only shown"
+    assert set(state) == {"schema", "progress", "scaler", "slices", "steps"}, "the steps are only shown"
     for name in load_file(newest / TENSORS):
         assert any(name.startswith(group) or name.endswith(group) for group in GROUPS), name
 

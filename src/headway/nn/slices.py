@@ -39,3 +39,18 @@ class SpatialBlock(nn.Module):
             return self.spatial(h, table)
         parts = h.chunk(self.slices, 2)
         return torch.cat([checkpoint(self.spatial, part, table, use_reentrant=False) for part in parts], 2)
+
+
+def history_slices(model: nn.Module) -> int:
+    """Slices that the blocks of a model go by; 1: all steps at once."""
+    return max((block.slices for block in _blocks(model)), default=1)
+
+
+def slice_history(model: nn.Module, slices: int) -> None:
+    """Let every block of a model go by so many slices."""
+    for block in _blocks(model):
+        block.slices = slices
+
+
+def _blocks(model: nn.Module) -> list[SpatialBlock]:
+    return [module for module in model.modules() if isinstance(module, SpatialBlock)]

@@ -19,6 +19,7 @@ from headway.models import build, outside_files
 from headway.models.calibration import Calibrator, Intervals, Misses, fit_calibrator
 from headway.models.collapse import CollapseCount
 from headway.models.standardized import Standardized
+from headway.nn.triton_scan import kernel_name
 from headway.training.course import Course
 from headway.training.ladder import memory_may_run_out
 from headway.training.loop import train
@@ -52,7 +53,6 @@ class Trained:
 
     model: Standardized
     progress: Progress
-    precision: Precision
     identity: Mapping[str, Any]
     calibrator: Calibrator | None
 
@@ -91,7 +91,9 @@ def run_experiment(
     require_one_experiment(ranks, {**decisive, "precision": precision.name, "torch": torch.__version__})
     share = -(-params["train"].batch_size // ranks.world)
     runtime = plan_memory(model, prepared.meta, share, runtime, precision, device, ranks, parts)
+    runtime = replace(runtime, precision=precision.name)
     with Run("train", decisive, runtime, ranks) as run, memory_may_run_out(run, device):
+        run.scan = kernel_name(device.type, precision.name)
         progress = train(model, windows, splits, params["train"], run, precision, curves, slow)
         ranks.leave()
         if pretrained.digest:
@@ -102,9 +104,7 @@ def run_experiment(
             at_once = run.runtime.micro_batch
             calibrator = calibrate(model, windows.mapped(), splits["validation"], at_once, count)
             progress.notes += count.told()
-    return Trained(
-        model=model, progress=progress, precision=precision, identity=run.identity, calibrator=calibrator
-    )
+    return Trained(model=model, progress=progress, identity=run.identity, calibrator=calibrator)
 
 
 def fresh_model(prepared: Prepared, params: Mapping[str, Any], device: torch.device) -> Standardized:

@@ -18,6 +18,7 @@ from pathlib import Path
 from headway.errors import Stopped
 
 LOCK = "lock"
+TRIES, PAUSE = 5, 0.02  # seconds; who only looks at a lock holds it for less
 TAKEN = (errno.EACCES, errno.EAGAIN)
 
 
@@ -34,7 +35,7 @@ def acquire(folder: Path) -> TextIOWrapper:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / LOCK).open("a+", encoding="utf-8")
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file)
         except OSError as error:
             file.seek(0)
             owner = _owner(file.read())
@@ -75,8 +76,22 @@ def remove_unused(folder: Path) -> bool:
     except (RunLocked, OSError):
         return False
     with lock:
-        shutil.rmtree(folder, ignore_errors=True)
-    return not folder.exists()
+        going = folder.with_name(f".{folder.name}-{os.getpid()}.tmp")  # at once: nobody finds half of it
+        folder.rename(going)
+        shutil.rmtree(going, ignore_errors=True)
+    return True
+
+
+def _lock(file: TextIOWrapper) -> None:
+    """Raises: OSError when another process has it."""
+    for left in reversed(range(TRIES)):
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError as error:
+            if error.errno not in TAKEN or not left:
+                raise
+        time.sleep(PAUSE)
 
 
 def _owner(text: str) -> str:

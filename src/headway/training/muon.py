@@ -9,7 +9,7 @@ A gradient's few large directions drown the many small ones, which matter as muc
 a time, cannot see them. The factor gives the step the length that AdamW's has. Source: Jordan et al. 2024, "Muon: an
 optimizer for hidden layers in neural networks"; Liu et al. 2025, "Muon is scalable for LLM training", eq. 4.
 
-In float32, unlike torch.optim.Muon: bfloat16 takes twenty times as long on a CPU that has no unit for it.
+In float32, unlike torch.optim.Muon: bfloat16 takes many times as long on a CPU that has no unit for it.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def run_pretraining(
     keep_heap()
     source = road_trees(prepared, params["sgmp"].paths_per_sensor, own.tree, own.seed)
     encoder = make_encoder(params, source, attributes=0).to(device)
-    runtime = plan_memory(encoder, source, own, runtime, precision)
+    runtime = replace(plan_memory(encoder, source, own, runtime, precision), precision=precision.name)
     with (
         Run("pretrain", identity(prepared, params, script), runtime) as run,
         memory_may_run_out(run, device),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import platform
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,8 +29,9 @@ def save(state: TrainingState[Any], run: Run) -> None:
     """
     if not run.ranks.first:
         return
+    state.progress.machine = machine(run, next(state.model.parameters()).device)
     tensors, numbers = state.pack()
-    numbers |= {"steps": run.steps, "machine": machine(run, next(state.model.parameters()).device)}
+    numbers |= {"steps": run.steps}
     save_checkpoint(run.folder, f"{KIND}-{state.progress.step:010}", tensors, numbers)
     prune_checkpoints(run.folder, KIND, KEPT)
     run.saved()
@@ -60,16 +64,18 @@ def resume(state: TrainingState[Any], run: Run, steps: int, is_over: Callable[[i
         progress.notes.append(f"At step {progress.step} training continued across a change of its code.")
     if not is_over(progress.step, progress.epochs_since_best):
         device = next(state.model.parameters()).device
-        _note_changes(progress, found[1].get("machine", {}), machine(run, device))
+        _note_changes(progress, machine(run, device))
     return True
 
 
 def machine(run: Run, device: torch.device) -> dict[str, Any]:
     """What rounds numbers: it may change between pause and resume, but not without changing bits."""
-    cpu = f"cpu, {torch.backends.cpu.get_cpu_capability()}"
+    cpu = f"{processor()}, {torch.backends.cpu.get_cpu_capability()}"
     return {
         "torch": torch.__version__,
+        "kind": device.type,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu,
+        "scan": run.scan,
         "runtime.precision": run.runtime.precision,
         "runtime.micro_batch": run.runtime.micro_batch,
         "threads": torch.get_num_threads(),
@@ -77,9 +83,17 @@ def machine(run: Run, device: torch.device) -> dict[str, Any]:
     }
 
 
-def _note_changes(progress: Progress, before: dict[str, Any], now: dict[str, Any]) -> None:
-    if before != now:
-        changes = describe({"params": before}, {"params": now})
+def processor() -> str:
+    """Its model, as the kernel names it; else its architecture."""
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return platform.processor() or platform.machine()
+
+
+def _note_changes(progress: Progress, now: dict[str, Any]) -> None:
+    if progress.machine != now:
+        changes = describe({"params": progress.machine}, {"params": now})
         log.warning("going on with %s: equal in law, not to the bit, to a run without the change", changes)
         progress.notes.append(f"At step {progress.step} training went on with {changes}.")
 

@@ -114,6 +114,7 @@ class Run:
         self.store = Path(os.environ.get("DVC_ROOT", ".")).resolve() / ".resume" / stage
         self.folder = self.store / digest(self.identity)[:16]
         self.steps = 0  # of the whole course, once it is known
+        self.scan = ""  # what runs the selective scan, of a model that has one
         self._lock = self._open() if ranks.first else ExitStack()
         self._started = self._last_save = time.monotonic()
         self._signal, self._terminals = 0, list[int]()
@@ -239,8 +240,18 @@ def code_digest(package: str, script: Path) -> str:
     """
     files = [module.__file__ for name, module in sys.modules.items() if name.split(".")[0] == package]
     sources = sorted(Path(file) for file in files if file)
-    trees = [ast.dump(ast.parse(path.read_text(encoding="utf-8"))) for path in [*sources, script]]
-    return digest(sorted(trees))
+    trees = [_tree(ast.parse(path.read_text(encoding="utf-8"))) for path in [*sources, script]]
+    return digest(sorted(map(digest, trees)))
+
+
+def _tree(node: Any) -> Any:
+    """A syntax tree without empty fields, of which each minor version of Python has others."""
+    if not isinstance(node, ast.AST):
+        return [_tree(each) for each in node] if isinstance(node, list) else repr(node)
+    filled = {
+        name: _tree(value) for name, value in ast.iter_fields(node) if value is not None and value != []
+    }
+    return [type(node).__name__, filled]
 
 
 def describe(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

@@ -39,7 +39,9 @@ def _resume_or_start(state: TrainingState[Standardized], windows: Windows, cours
     chunks = np.array_split(course.validation, -(-len(course.validation) // CHUNK))
     if not any(windows.count_observed(chunk) for chunk in chunks):
         raise InputError(
-            "no reading in the validation split is observed, so no weights could be called the best"
+            f"no target is observed in the {len(course.validation)} windows of validation that training looks at, so "
+            "no weights could be called the best; train.validation_windows: 0 looks at all, and "
+            "metrics/preprocess/quality.html shows what is missing"
         )
     if not resume(state, run, course.steps, course.is_over):
         start_mix(state, windows, course)

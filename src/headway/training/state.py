@@ -16,6 +16,8 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from headway.nn.slices import history_slices, slice_history
+
 Trained = TypeVar("Trained", bound=nn.Module)
 
 
@@ -35,6 +37,7 @@ class Progress:
         epochs_since_best: epochs closed since then.
         curve: a row of metrics for each closed epoch.
         notes: sentences the model card must carry.
+        machine: what rounded the numbers so far; see `headway.training.resume.machine`.
     """
 
     step: int = 0
@@ -50,6 +53,7 @@ class Progress:
     epochs_since_best: int = 0
     curve: list[dict[str, float]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    machine: dict[str, Any] = field(default_factory=dict)
 
     def count_step(self, error: float, observed: int, norm: float) -> None:
         """A step is taken; without a finite gradient norm its update was skipped."""
@@ -105,7 +109,8 @@ class TrainingState(Generic[Trained]):
         numbers = asdict(self.progress)
         if not self.best:
             del numbers["best_error"]  # infinite, which JSON does not have
-        return tensors, {"progress": numbers, "scaler": self.scaler.state_dict()}
+        slices = history_slices(self.model)  # they decide how dropout masks are drawn
+        return tensors, {"progress": numbers, "scaler": self.scaler.state_dict(), "slices": slices}
 
     def unpack(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
         """Take over a checkpoint of the same run."""
@@ -119,6 +124,7 @@ class TrainingState(Generic[Trained]):
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         if numbers["scaler"] and self.scaler.is_enabled():
             self.scaler.load_state_dict(numbers["scaler"])
+        slice_history(self.model, numbers["slices"])
         self.progress = Progress(**numbers["progress"])
 
     def to_bytes(self) -> bytes:
