@@ -4,10 +4,11 @@
         [--json FILE]
 
 Each DIR is a project in which the train stage has run, such as benchmarks/accuracy.py leaves. A share of its sensors
-is silenced over the whole test split, drawn anew each time: `lately`, so that their history is gone and yesterday is
-not, and `long`, so that nothing of them is left. Compared, on the same windows: the error of the others with and
-without the silence, and the error of the silent beside that of the climatology, the mean of training readings at this
-time of week, and of the model that still hears them. The stride shares no factor with the steps of a day.
+is silenced over the whole test split, drawn anew each time: `lately`, so that their history is gone and what lies
+before it is not, and `long`, so that nothing of them is left. Compared, on the same windows: the error of the others
+with and without the silence, and the error of the silent beside that of the climatology, the mean of training
+readings at this time of week, and of the model that still hears them. The stride shares no factor with the steps of
+a day.
 
 JSON: {project: [{"share", "silent", "others", "beside_climatology", "beside_heard"}]}, means over draws.
 """
@@ -81,12 +82,13 @@ def compare(
     model: Standardized, windows: Windows, origins: np.ndarray, silent: Tensor, silence: Silence
 ) -> dict[str, float]:
     """Ratios of summed absolute errors of these windows, with these sensors silent."""
+    context = windows.context
     before = others = gone = climatology = heard = 0.0
     for first in range(0, len(origins), AT_ONCE):
         batch = windows.gather(origins[first : first + AT_ONCE])
         z, chosen = model.standardize(batch), silent.expand(len(batch.origin), -1)
         long = chosen if silence == "long" else torch.zeros_like(chosen)
-        whole, without = said(model, z), said(model, without_readings(z, lately=chosen, long=long))
+        whole, without = said(model, z), said(model, without_readings(z, context, lately=chosen, long=long))
         before += error(whole, batch, ~silent)
         others += error(without, batch, ~silent)
         gone += error(without, batch, silent)

@@ -94,10 +94,23 @@ def test_no_feature_is_constant(planar: bool) -> None:
     assert angles.shape[1] == angles_of(planar) and is_planar(positions) == planar
 
 
-def test_torsion_on_the_plane_would_be_constant_which_is_why_turns_replace_it() -> None:
+def test_torsion_on_the_plane_would_tell_two_sides_apart_and_no_more_which_is_why_turns_replace_it() -> None:
     positions = places(planar=True)
-    _, angles = path_geometry(positions, nearest_paths(positions), planar=False)
-    assert angles[:, 2].abs().max() < 1e-12
+    nodes = nearest_paths(positions)
+    torsion = path_geometry(positions, nodes, planar=False)[1][:, 2]
+    turns = path_geometry(positions, nodes, planar=True)[1]
+    across = turns[:, 0].sign() != turns[:, 1].sign()
+    assert 0 < across.sum() < len(across)
+    torch.testing.assert_close(torsion, math.pi * across.double(), rtol=0, atol=1e-12)
+
+
+def test_a_flat_path_in_space_has_the_torsion_of_one_that_is_all_but_flat() -> None:
+    zigzag = torch.tensor([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [3, -1, 0]], dtype=torch.float64)
+    found = []
+    for height in (0.0, 1e-9):
+        lifted = zigzag + height * torch.tensor([[0.0], [0], [0], [1]], dtype=torch.float64)
+        found.append(path_geometry(lifted, torch.arange(4)[:, None], planar=False)[1][0, 2].abs().item())
+    assert found == pytest.approx([math.pi] * 2)
 
 
 def test_known_angles_of_a_known_path() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,13 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from headway.data.calendar import SATURDAY
 from headway.errors import InputError
+from headway.models.st_sepnet import make_trend
 from headway.nn import gates
 from headway.nn.gates import AdaptiveGate, AttentionGate, LSTMGate
 from headway.nn.inception import KERNELS, GatedInception
 from headway.nn.trend import TransformerBranch, network_series
-from tiny_model import HISTORY, HORIZON, NODES, stirred, tiny_batch
-from tiny_sepnet import made, network, stirred_model
+from tiny_model import HISTORY, HORIZON, NODES, SLOTS_PER_DAY, stirred, tiny_batch, tiny_meta
+from tiny_sepnet import PARAMS, made, network, stirred_model
 
 # --- parts --------------------------------------------------------------------------------------------------
 
@@ -77,6 +80,20 @@ def test_the_attention_of_the_transformer_is_that_of_torch() -> None:
     theirs.load_state_dict(content)
     h = torch.randn(2, HISTORY, 12)
     torch.testing.assert_close(block(h), theirs(h), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("days", [13, 14])
+def test_the_curve_has_no_weekend_where_training_saw_each_day_of_the_week_but_once(days: int) -> None:
+    meta, batch = replace(tiny_meta(), training_rows=days * SLOTS_PER_DAY), tiny_batch()
+    trend = make_trend(PARAMS, meta)
+    stirred(trend)
+    kind, hour = batch.target_calendar.clone(), batch.target_calendar.clone()
+    kind[..., 1] = (kind[..., 1] < SATURDAY) * SATURDAY  # a working day for a weekend, and the reverse
+    hour[..., 0] = (hour[..., 0] + 1) % SLOTS_PER_DAY
+    said, of_kind, of_hour = (
+        trend(replace(batch, target_calendar=calendar)) for calendar in (batch.target_calendar, kind, hour)
+    )
+    assert torch.equal(said, of_kind) == (days < 14) and not torch.equal(said, of_hour)
 
 
 # --- gates --------------------------------------------------------------------------------------------------

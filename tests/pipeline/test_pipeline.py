@@ -54,7 +54,7 @@ def test_a_changed_key_outdates_the_stage_that_reads_it(
         ("src/headway/training/loop.py", ["train"]),
         ("src/headway/training/pretraining.py", ["pretrain"]),
         ("src/headway/evaluation/report.py", ["evaluate"]),
-        ("src/headway/graph/neighbors.py", ["preprocess"]),
+        ("src/headway/graph/neighbors.py", ["preprocess", "pretrain"]),
     ],
 )
 def test_a_comment_in_a_file_outdates_the_stages_that_import_it(

@@ -5,12 +5,22 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from headway.errors import InputError
 from headway.mixture import Mixture
-from headway.models.calibration import INTERVALS, LEVELS, Calibrator, Intervals, Misses, fit_calibrator
+from headway.models.calibration import (
+    INTERVALS,
+    LEAST_READINGS,
+    LEVELS,
+    MOST_GROUPS,
+    Calibrator,
+    Intervals,
+    Misses,
+    fit_calibrator,
+)
 from headway.types import Batch
 from tiny_model import tiny_batch
 
@@ -70,6 +80,25 @@ def test_few_readings_make_one_group() -> None:
     calibrator = fit_calibrator([came_of(*said(30, 1.0, seed=1))])
     assert calibrator.group.tolist() == [0] * NODES and calibrator.widen.shape == (len(INTERVALS), 1, HORIZON)
     assert calibrator.readings <= 30 * NODES
+
+
+def test_groups_are_so_few_that_the_smallest_has_enough_readings() -> None:
+    windows, nodes = 4000, 16  # the wider half is silent in validation
+    random = np.random.default_rng(0)
+    misses = Misses(
+        outside=random.normal(size=(windows, 2, nodes, len(INTERVALS))).astype(np.float32),
+        observed=np.broadcast_to(np.arange(nodes) < nodes // 2, (windows, 2, nodes)),
+        width=np.broadcast_to(np.arange(1.0, 1 + nodes), (windows, nodes)),
+    )
+    silent = fit_calibrator([misses])
+    assert silent.readings == windows * nodes // 2 and silent.group.eq(0).all() and silent.widen.ne(0).all()
+    rarely = misses.observed | (
+        random.random((windows, 2, nodes)) < 0.2
+    )  # 2,400 readings of three such sensors
+    some = fit_calibrator([replace(misses, observed=rarely)])
+    assert len(some.group.unique()) == 5 and some.readings >= LEAST_READINGS
+    heard = fit_calibrator([replace(misses, observed=np.ones_like(misses.observed))])
+    assert len(heard.group.unique()) == MOST_GROUPS
 
 
 def test_calibrated_quantiles_rise_and_stay_around_the_median() -> None:

@@ -84,7 +84,16 @@ def test_distances_alone_are_weighted_by_the_kernel_of_dcrnn() -> None:
 
 def test_equal_distances_do_not_divide_by_zero() -> None:
     table = built(roads(("a", "b", 100), ("b", "c", 100), ("d", "e", 100)))
-    np.testing.assert_array_equal(table.features[table.valid], [[0, 1]] * 6)
+    np.testing.assert_allclose(table.features[table.valid], [[0, math.exp(-1)]] * 6, rtol=1e-6)
+    at_one_place = built(roads(("a", "b", 0), ("b", "c", 0)))
+    np.testing.assert_array_equal(at_one_place.features[at_one_place.valid], [[0, 1]] * 4)
+
+
+@pytest.mark.parametrize("uneven", [1, 50, 150])
+def test_detectors_at_nearly_equal_distances_have_weights_that_fall_with_the_distance(uneven: float) -> None:
+    table = built(roads(("a", "b", 500 - uneven), ("b", "c", 500), ("c", "d", 500 + uneven)))
+    near, middle, far = (table.features[node, column, 1] for node, column in ((0, 0), (1, 1), (3, 0)))
+    assert 0.15 < far < middle < near < 0.65
 
 
 def test_detectors_at_one_place_have_a_finite_distance() -> None:

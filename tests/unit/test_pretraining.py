@@ -17,6 +17,7 @@ from headway.errors import InputError
 from headway.graph.tree import make_tree
 from headway.nn import sgmp
 from headway.nn.ha_gat import HAGATParams
+from headway.nn.neighbor_table import NeighborTable
 from headway.nn.sgmp import PathSet
 from headway.objectives.gt_ssl import growth_losses, order_losses
 from headway.training.network import road_network
@@ -134,6 +135,17 @@ def test_features_and_turns_do_not_change_when_a_tree_is_turned_and_moved() -> N
     other = make_tree(tree.parent, tree.positions @ (turn * np.sign(np.linalg.det(turn))).T + [5, -3, 2])
     np.testing.assert_allclose(node_features(tree, scale), node_features(other, scale), atol=1e-5)
     np.testing.assert_allclose(link_turns(tree, planar=False), link_turns(other, planar=False), atol=1e-6)
+
+
+@pytest.mark.parametrize("uneven", [0.0, 0.01, 0.2])
+def test_links_of_nearly_equal_length_have_weights_that_are_not_zero(uneven: float) -> None:
+    lengths = np.tile([1 - uneven, 1 + uneven], 10)
+    tree = make_tree(np.array([-1, 0, 1]), np.array([[0, 0, 0], [lengths[0], 0, 0], [2.0, 0, 0]]))
+    scale = measure_scale(lengths, planar=True)
+    batch = make_batch([tree], [[0]], scale, replace(PRETRAIN, encoder="ha_gat").asked())
+    assert isinstance(batch.around, NeighborTable)
+    weights = batch.around.features[..., 1][batch.around.valid]
+    assert weights.min() > 0.2 and weights.max() < 0.6
 
 
 def test_histograms_of_growth_sum_to_one_and_real_ancestors_are_not_zeros() -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from headway.mixture import Mixture
 from headway.models.standardized import SMALLEST_STD, Standardized
-from headway.objectives.forecast_loss import absolute_error
+from headway.objectives.forecast_loss import absolute_error, mixture_loss
 from headway.types import Batch, Forecast, PointForecast
 from tiny_model import MEAN, MODEL, NODES, STD, tiny_batch, tiny_graph, tiny_meta, tiny_model
 
@@ -154,3 +156,23 @@ def test_an_error_counts_by_its_size_in_the_unit_of_the_target_whatever_the_scal
     physical = absolute_error(model(batch), batch)
     found = model.summed_loss(model.forecast_standard(z), z)
     torch.testing.assert_close(found * model.std[0].mean(), physical)
+
+
+def test_with_a_scale_for_every_sensor_a_likelihood_weighs_all_alike_and_a_squared_error_by_its_unit() -> (
+    None
+):
+    batch = tiny_batch(missing=0.0)
+    weight = SCALERS["per_sensor"][1][0] / SCALERS["per_sensor"][1][0].mean()
+    for mean_square, wanted in ((0.0, torch.ones(NODES)), (1e6, weight.square())):
+        found = []
+        for std in (torch.ones(1, NODES), SCALERS["per_sensor"][1][:1]):
+            loss = partial(mixture_loss, mean_square=mean_square, spread=0.0, entropy=0.0)
+            means = torch.zeros(*batch.target.shape, 1, requires_grad=True)
+            said = Mixture(
+                log_weights=torch.zeros_like(means), means=means, deviations=torch.ones_like(means)
+            )
+            z = replace(batch, target=(batch.target - MEAN) / STD)
+            Standardized(Echo(0), None, torch.full_like(std, MEAN), std, loss).summed_loss(said, z).backward()
+            assert means.grad is not None
+            found.append(means.grad.squeeze(-1))
+        torch.testing.assert_close(found[1], found[0] * wanted, rtol=1e-4, atol=1e-4)

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
 
 from headway.errors import InputError
+from headway.models import ModelParams
+from headway.models.standardized import Standardized
+from headway.nn.embedding import WindowEmbedding
 from headway.nn.sgmp import Interaction, SGMPParams
 from headway.training.optimizer import make_optimizer, set_rate
 from headway.training.transfer import Transfer, apply_transfer, read_transfer, write_nothing, write_transfer
 from tiny_model import NODES, tiny_graph, tiny_meta, tiny_model
+from tiny_sepnet import made as made_sepnet
+from tiny_stmgt import made as made_stmgt
 
 NODE = "model.embedding.node.weight"
+MADE: dict[str, Callable[[], Standardized]] = {
+    "st_mamba": lambda: tiny_model(tiny_meta(), tiny_graph()),
+    "stmgt": made_stmgt,
+    "st_sepnet": made_sepnet,
+}
 PARAMS = SGMPParams(hidden_dim=8, distance_centers=4, angle_centers=4, paths_per_sensor=2)
 
 
@@ -32,6 +44,25 @@ def test_identities_keep_the_distances_of_the_encoders_embeddings(handed: Path) 
     ratio = torch.pdist(own) / torch.pdist(theirs)
     torch.testing.assert_close(ratio, ratio.mean().expand_as(ratio), rtol=1e-3, atol=1e-4)
     assert own.square().mean().item() == pytest.approx(1, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", get_args(get_type_hints(ModelParams)["name"]))
+def test_every_model_takes_the_identities_over_whichever_of_its_parts_has_them(
+    name: str, handed: Path
+) -> None:
+    model = MADE[name]()
+    (table,) = (each for each in model.modules() if isinstance(each, WindowEmbedding))
+    assert table.node is not None
+    before = table.node.weight.detach().clone()
+    (found,) = apply_transfer(model, "none", read_transfer(handed))
+    assert dict(model.named_parameters())[found] is table.node.weight
+    assert not torch.allclose(table.node.weight, before, atol=0.1)
+
+
+def test_a_model_that_embeds_no_sensors_is_told_so(handed: Path) -> None:
+    for model in (made_sepnet(gate="temporal_only"), made_stmgt(node_embedding=False)):
+        with pytest.raises(InputError, match="with spatial none that embeds no sensors takes nothing over"):
+            apply_transfer(model, "none", read_transfer(handed))
 
 
 def test_what_is_frozen_gets_no_gradient_and_what_is_finetuned_a_tenth_of_the_rate(handed: Path) -> None:

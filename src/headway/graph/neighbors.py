@@ -24,6 +24,7 @@ GraphChoice = Literal["auto", "edges", "coordinates", "none"]
 MAX_NEIGHBORS = 15
 EARTH_RADIUS = 6_371_008.8  # m, mean radius (IUGG)
 LEAST_DISTANCE = 1.0  # m: detectors of one site; keeps the logarithm finite
+ALIKE = 1 / 3  # of the mean: distances that deviate less measure nothing by their deviation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +65,7 @@ def build_neighbors(
 
     By road where `edges` are used: directions are joined, the shortest of several distances counts. Else
     by great circle. Weights come from the file, else exp(-(distance / sigma)^2) with sigma the standard
-    deviation of the kept distances (Li et al. 2018, DCRNN, section 4.1).
+    deviation of the kept distances (Li et al. 2018, DCRNN, section 4.1), or what `kernel_width` says.
 
     Args:
         sensors: sensor_id, and latitude and longitude in degrees where the choice needs them.
@@ -232,6 +233,16 @@ def _standard_log(distance: np.ndarray) -> np.ndarray:
     return (logs - logs.mean()) / logs.std() if logs.std() > 1e-9 else np.zeros(len(logs))
 
 
+def kernel_width(distance: Float[np.ndarray, " edge"]) -> float:
+    """Sigma of exp(-(distance / sigma)^2), in the unit of the distances; 0 where all are, NaN where one is.
+
+    The standard deviation; the mean where distances are much alike. Of detectors half a kilometer apart, give or take
+    ten meters, every weight would else be exp(-2500), which is 0.
+    """
+    deviation, mean = float(distance.std()), float(distance.mean())
+    return deviation if deviation >= ALIKE * mean else mean
+
+
 def _kernel(distance: np.ndarray) -> np.ndarray:
-    sigma = distance.std()
-    return np.exp(-((distance / sigma) ** 2)) if sigma > 1e-9 else np.ones(len(distance))
+    sigma = kernel_width(distance)
+    return np.exp(-((distance / sigma) ** 2)) if sigma > 0 else np.ones(len(distance))

@@ -157,7 +157,8 @@ def build(
     )
     model = _network(choice, sections[choice.name], parts)
     mix = AnchorMix(meta.sensors, meta.horizon, anchors) if choice.anchors else None
-    return Standardized(model, mix, mean, std, loss, sensor_dropout=choice.sensor_dropout)
+    dropped = choice.sensor_dropout
+    return Standardized(model, mix, mean, std, loss, sensor_dropout=dropped, context=meta.context)
 
 
 def _network(choice: ModelParams, own: Any, parts: Parts) -> nn.Module:

@@ -158,18 +158,30 @@ def _fit(
     observed: Bool[np.ndarray, "window horizon node"],
     width: Float[np.ndarray, " node"],
 ) -> Calibrator:
-    fewest = int(observed.sum((0, 2)).min())
-    groups = max(1, min(MOST_GROUPS, len(width), fewest // LEAST_READINGS))
-    rank = np.argsort(np.argsort(width, kind="stable"), kind="stable")
-    group = rank * groups // len(width)
+    group, readings = _group_sensors(observed.sum(0), width)
+    groups = int(group.max()) + 1
     widen = np.empty((len(INTERVALS), groups, outside.shape[1]), np.float32)
-    readings = math.inf
     for g in range(groups):
         for h in range(outside.shape[1]):
             found = outside[:, h, group == g][observed[:, h, group == g]]
-            readings = min(readings, len(found))
             widen[:, g, h] = [_conformal_quantile(found[:, i], a) for i, a in enumerate(INTERVALS)]
-    return Calibrator(group=torch.from_numpy(group), widen=torch.from_numpy(widen), readings=int(readings))
+    return Calibrator(group=torch.from_numpy(group), widen=torch.from_numpy(widen), readings=readings)
+
+
+def _group_sensors(
+    count: Int[np.ndarray, "horizon node"], width: Float[np.ndarray, " node"]
+) -> tuple[Int[np.ndarray, " node"], int]:
+    """The group of each sensor, and the fewest readings that a group has at a horizon.
+
+    Groups are equally many sensors of similar width, and as many as leave each LEAST_READINGS; else there is one.
+    """
+    rank, fewest = np.argsort(np.argsort(width, kind="stable"), kind="stable"), int(count.sum(1).min())
+    for groups in range(min(MOST_GROUPS, len(width), fewest // LEAST_READINGS), 1, -1):
+        group = rank * groups // len(width)
+        readings = min(int(count[:, group == g].sum(1).min()) for g in range(groups))
+        if readings >= LEAST_READINGS:
+            return group, readings
+    return np.zeros_like(rank), fewest
 
 
 def _conformal_quantile(scores: Float[np.ndarray, " reading"], interval: float) -> float:

@@ -254,6 +254,7 @@ def make_language_branch(params: STSepNetParams, meta: PreparedMeta) -> Language
         history=meta.history,
         horizon=meta.horizon,
         slots_per_day=meta.slots_per_day,
+        knows_weeks=meta.knows_weeks(),
         statistics=params.statistics,
     )
     said = prompt(torch.zeros(1, meta.history), torch.zeros(1, meta.history, 2, dtype=torch.int64)).shape[1]
@@ -288,5 +289,10 @@ def make_trend(params: STSepNetParams, meta: PreparedMeta) -> Trend:
         case unknown:
             assert_never(unknown)
     return Trend(
-        branch, width, horizon=meta.horizon, anchors=1 + meta.beside(), slots_per_day=meta.slots_per_day
+        branch,
+        width,
+        horizon=meta.horizon,
+        anchors=1 + meta.beside(),
+        slots_per_day=meta.slots_per_day,
+        knows_weeks=meta.knows_weeks(),
     )

@@ -9,7 +9,7 @@ forecast 150 km/h because somebody forgot to (brief B's fault).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from headway.nn.anchors import AnchorMix
 from headway.nn.sensor_dropout import drop_sensors
-from headway.nn.slices import MOST_SLICES, SpatialBlock
+from headway.nn.slices import MOST_SLICES, history_slices, slice_history
 from headway.nn.stepwise import Stepwise
 from headway.objectives.forecast_loss import absolute_error
 from headway.types import Batch, Forecast
@@ -38,6 +38,7 @@ class Standardized(nn.Module):
             trained on physical targets (brief B's first kind), whose output must not be scaled a second time.
         loss: what forecasts in z-units are trained by: a sum over the observed targets of a batch.
         sensor_dropout: share of the sensors of a window that training leaves without readings.
+        context: lags of the data, in steps; a sensor silent lately has none of those that lie in the history.
     """
 
     model: Any  # a module whose `recompute` says whether the inside of each block is computed again
@@ -53,12 +54,14 @@ class Standardized(nn.Module):
         loss: Callable[[Forecast, Batch], Tensor] = absolute_error,
         output_space: OutputSpace = "standardized",
         sensor_dropout: float = 0.0,
+        context: Sequence[int] = (),
     ) -> None:
         assert output_space == "standardized" or mix is None, "anchors are mixed in z-units"
         super().__init__()
         self.output_space: OutputSpace = output_space
         self.loss = loss
         self.sensor_dropout = sensor_dropout
+        self.context = tuple(context)
         self.model = model
         self.mix = mix
         self.register_buffer("mean", mean.reshape(len(mean), -1), persistent=False)  # channel, node or 1
@@ -71,7 +74,7 @@ class Standardized(nn.Module):
     def forecast_standard(self, batch: Batch) -> Forecast:
         """Forecast in z-units from a batch in z-units; what the loss is taken of."""
         if self.training and self.sensor_dropout:
-            batch = drop_sensors(batch, self.sensor_dropout)
+            batch = drop_sensors(batch, self.sensor_dropout, self.context)
         correction = self.model(batch)
         return correction.shifted(self.mix(batch)) if self.mix is not None else correction
 
@@ -101,7 +104,9 @@ class Standardized(nn.Module):
     def summed_loss(self, forecast: Forecast, batch: Batch) -> Tensor:
         """The loss of a forecast, both in z-units, summed over observed targets.
 
-        Where every sensor has a scale of its own, an error counts by its size in the target's unit all the same.
+        Where every sensor has a scale of its own, an absolute error counts by its size in the target's unit all the
+        same. Of a mixture only what has a unit is weighed so: the squared error of its mean by the square of the
+        sensor's deviation, the spread of its means by the deviation. Its likelihood is not: a scale adds a constant.
         """
         if self.std.shape[1] == 1:
             return self.loss(forecast, batch)
@@ -118,15 +123,11 @@ class Standardized(nn.Module):
 
     def set_slices(self, slices: int) -> None:
         """Pieces along time that spatial operators are given one by one, each computed again."""
-        for module in self.modules():
-            if isinstance(module, SpatialBlock):
-                module.slices = slices
+        slice_history(self, slices)
 
     def slices(self) -> int:
         """How many there are; 1: the operators are given all steps at once."""
-        return max(
-            (module.slices for module in self.modules() if isinstance(module, SpatialBlock)), default=1
-        )
+        return history_slices(self)
 
     def save_memory(self) -> str:
         """Give up time for memory: first by computing blocks again, then by ever smaller slices.

@@ -53,7 +53,8 @@ class AnchorMix(nn.Module):
 
 
 def fit_mix(batch: Batch) -> Float[Tensor, "horizon anchor"]:
-    """Logits per horizon whose mix has the least mean absolute error on these windows."""
+    """Logits per horizon whose mix has the least mean absolute error on these windows, in the units of the batch:
+    in z-units an error counts by its share of the sensor's deviation, however large that is."""
     horizon, anchors = batch.anchors.shape[1], batch.anchors.shape[-1]
     logits = torch.zeros(horizon, anchors, device=batch.anchors.device, requires_grad=True)
     optimizer = torch.optim.Adam([logits], lr=FIT_LR)

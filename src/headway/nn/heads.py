@@ -34,8 +34,9 @@ class MixtureParams(DecoderParams):
 
     Attributes:
         components: Gaussians a step; 1 is a Gaussian.
-        smallest, largest: bounds of a deviation in z-units, both approached smoothly: a component that collapses
-            onto one reading has an infinite likelihood, and a clamp would stop its gradient.
+        smallest, largest: a deviation lies between smallest and smallest + largest, in z-units. Both bounds are
+            approached smoothly: a component that collapses onto one reading has an infinite likelihood, and a clamp
+            would stop its gradient.
         mean_square: weight of the squared error of the mean beside the likelihood; brief B's 0.4.
         spread: reward of means that lie apart, an answer to components that fall together.
         entropy: reward of weights that are even.

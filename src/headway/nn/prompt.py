@@ -7,7 +7,7 @@
 Every word that can occur is known beforehand: numbers are rounded to steps of 0.5 standard deviations, lags are
 whole, hours and days are few. So all tokens are made once, their embeddings are kept, and a prompt is put together by
 gathers: no text is handled while training, and no embedding is made twice. Shorter words of a list are filled up
-with a full stop.
+with a full stop. Where training spans less than two weeks no day is named.
 
 Source: brief D, after Jin et al. 2024 (Time-LLM), arXiv 2310.01728; models.md 3d.
 """
@@ -35,6 +35,7 @@ class Prompt(nn.Module):
     Args:
         description: of the data set. tokens: text -> token ids, without special tokens.
         words: the embedding table; what is kept of it is not saved with the model.
+        knows_weeks: whether training is long enough to tell the days of the week.
         statistics: without them every window has the same prompt.
     """
 
@@ -47,10 +48,11 @@ class Prompt(nn.Module):
         history: int,
         horizon: int,
         slots_per_day: int,
+        knows_weeks: bool,
         statistics: bool,
     ) -> None:
         super().__init__()
-        self.slots_per_day, self.statistics = slots_per_day, statistics
+        self.slots_per_day, self.knows_weeks, self.statistics = slots_per_day, knows_weeks, statistics
         task = f"forecast the next {horizon} steps given the previous {history} steps."
         self._keep("opening", [f"Dataset description: {description} Task description: {task}"], tokens, words)
         if not statistics:
@@ -71,7 +73,8 @@ class Prompt(nn.Module):
         self._keep("number", numbers, tokens, words)
         self._keep("direction", TREND, tokens, words)
         self._keep("lag", [f" {lag}" for lag in range(max(2, history))], tokens, words)
-        self._keep("time", [f" {day} {hour} o'clock" for day in DAYS for hour in range(HOURS)], tokens, words)
+        days = [f" {day}" for day in DAYS] if knows_weeks else [""]
+        self._keep("time", [f"{day} {hour} o'clock" for day in days for hour in range(HOURS)], tokens, words)
 
     def _keep(
         self, name: str, texts: Sequence[str], tokens: Tokens, words: Float[Tensor, "word width"]
@@ -99,7 +102,8 @@ class Prompt(nn.Module):
     ) -> list[tuple[str, str, Int[Tensor, "batch places"]]]:
         """Name, table, and which rows of it to say."""
         slot, day = calendar.unbind(-1)
-        time = day * HOURS + slot * HOURS // self.slots_per_day
+        hour = slot * HOURS // self.slots_per_day
+        time = day * HOURS + hour if self.knows_weeks else hour
         upward = (series[:, -1:] > series[:, :1]).long()
         return [
             ("minimum", "number", _number(series.amin(1, keepdim=True))),

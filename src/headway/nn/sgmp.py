@@ -4,8 +4,8 @@ Glossary: path = four nodes, three links; d1, d2, d3 = lengths of its links; uni
 given; e = p_j - p_i, f = p_k - p_j, g = p_p - p_j.
 
     theta1, theta2 = angle(e, f), angle(e, g)                       angle(a, b) = atan2(|a x b|, a . b)
-    phi            = angle(n1, n2) sign((n1 x n2) . e)              n1 = e x f, n2 = e x g; off the plane only
-    psi1, psi2     = the same angles with their sign, in (-pi, pi]  in the plane, where phi is 0 throughout
+    phi            = +-angle(n1, n2), - where (n1 x n2) . e < 0     n1 = e x f, n2 = e x g; off the plane only
+    psi1, psi2     = the same angles with their sign, in (-pi, pi]  in the plane, where phi is 0 or pi
     G(x)           = exp(-(x - c)^2 / (2 D^2))                      centers c, D apart; for angles round the circle
     m1, m2, m3     = MLP(G(d1)), MLP(G(d2); G(theta1)), MLP(G(d3); G(theta2); G(phi))
     message        = MLP_7H->4H->2H->H [x_i; x_j; x_k; x_p; m1; m2; m3]
@@ -99,7 +99,8 @@ def path_geometry(
     if planar:
         return distances, torch.stack([signed_turn(e, f), signed_turn(e, g)], -1)
     n1, n2 = torch.linalg.cross(e, f), torch.linalg.cross(e, g)
-    side = (torch.linalg.cross(n1, n2) * e).sum(-1).sign()
+    # a flat path has no side, but it has a torsion: 0 or pi
+    side = torch.where((torch.linalg.cross(n1, n2) * e).sum(-1) < 0, -1.0, 1.0).to(e.dtype)
     return distances, torch.stack([bend(e, f), bend(e, g), bend(n1, n2) * side], -1)
 
 

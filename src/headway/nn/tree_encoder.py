@@ -1,14 +1,16 @@
 """An encoder of the nodes of trees, and what it is pretrained to say of them.
 
 Enters: `TreeBatch`, one or more trees side by side. Leaves: h [node, d], which the pairs of a tree order, and for
-nodes with children the histograms of where they are.
+nodes with children, roots aside, the histograms of where these are.
 
     x     = MLP(features)                                             then `interactions` rounds of messages
     h     = softplus(8 W x)                                           both ways along the links: the order
-    u     = the same encoder over links to ancestors only             it has not seen what grows below
+    u     = the same encoder over links to ancestors only             no message comes from below
     grown = MLP_2K+H->H->H->2K [histograms of the links to the next ancestors; u]
 
-so the forecast of growth reads ancestors alone. Messages are those of SGMP, or of HA-GAT on the table of neighbors.
+so the forecast of growth reads links and messages of ancestors alone, and no feature counts children. Features are
+measured by the whole tree all the same: a node's place on the axes of the tree's spread, its way and depth as shares
+of the longest and the deepest. Messages are those of SGMP, or of HA-GAT on the table of neighbors.
 """
 
 from __future__ import annotations
@@ -37,10 +39,11 @@ class TreeBatch:
     """Trees side by side, as one set of nodes.
 
     Attributes:
-        features: what is known of a node. upward: the same without what its children tell.
+        features: what is known of a node. upward: the same without the number of its children.
         around: paths or neighbors both ways. above: towards the root only.
         pairs: (a, b) of one tree. related: a is an ancestor of b; else neither is one.
-        grown: nodes with children. ancestry, growth: their histograms, of links above and of links to children.
+        grown: nodes with children, roots aside. ancestry, growth: their histograms, of links above and of links to
+            children.
     """
 
     features: Float[Tensor, "node feature"]

@@ -4,7 +4,8 @@
     z      = branch(s)                                   linear | transformer | Mamba-2 | a language model
     curve  = W [z ; mean anchors of the target steps ; clock of the first of them] + b              [B, H]
 
-W starts at zero, so an untrained trend says nothing. The clock is two daily waves and the weekend.
+W starts at zero, so an untrained trend says nothing. The clock is two daily waves, and the weekend where training
+spans two weeks.
 
 Source: brief D's temporal branch; models.md 3c. That the branch is exchangeable, and knows context, anchors and
 clock, is this project's.
@@ -23,8 +24,7 @@ from headway.data.calendar import SATURDAY
 from headway.nn.mamba import Mamba2
 from headway.types import Batch
 
-WAVES = 2
-CLOCK = 2 * WAVES + 1
+WAVES = 2  # of a day, each a sine and a cosine
 EXPAND = 2  # inner width of the feed-forward layer of a transformer block, in widths
 STATE_DIM, CONV_WIDTH = 16, 4  # of Mamba-2, as in section st_mamba
 STEP_STD = 0.02
@@ -33,16 +33,26 @@ STEP_STD = 0.02
 class Trend(nn.Module):
     """From a batch to the curve.
 
-    Args: branch: (series, calendar) -> state of `width` numbers. anchors: of a target step.
+    Args:
+        branch: (series, calendar) -> state of `width` numbers.
+        anchors: of a target step.
+        slots_per_day: of the calendar. knows_weeks: whether training is long enough to tell the weekend.
     """
 
     def __init__(
-        self, branch: nn.Module, width: int, *, horizon: int, anchors: int, slots_per_day: int
+        self,
+        branch: nn.Module,
+        width: int,
+        *,
+        horizon: int,
+        anchors: int,
+        slots_per_day: int,
+        knows_weeks: bool,
     ) -> None:
         super().__init__()
-        self.slots_per_day = slots_per_day
+        self.slots_per_day, self.knows_weeks = slots_per_day, knows_weeks
         self.branch = branch
-        self.out = nn.Linear(width + horizon * anchors + CLOCK, horizon)
+        self.out = nn.Linear(width + horizon * anchors + 2 * WAVES + knows_weeks, horizon)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
@@ -53,12 +63,12 @@ class Trend(nn.Module):
         return self.out(torch.cat([state, anchors, clock], -1)).float()
 
     def clock(self, now: Int[Tensor, "batch 2"]) -> Float[Tensor, "batch clock"]:
-        """Two daily waves and the weekend."""
+        """Two daily waves, and the weekend where it is known."""
         slot, day = now.unbind(-1)
         waves = torch.arange(1, WAVES + 1, device=now.device)
         angle = 2 * math.pi * waves * slot.float().unsqueeze(-1) / self.slots_per_day
-        weekend = (day >= SATURDAY).float().unsqueeze(-1)
-        return torch.cat([angle.sin(), angle.cos(), weekend], -1)
+        weekend = [(day >= SATURDAY).float().unsqueeze(-1)] if self.knows_weeks else []
+        return torch.cat([angle.sin(), angle.cos(), *weekend], -1)
 
 
 def network_series(batch: Batch) -> Float[Tensor, "batch time variable"]:

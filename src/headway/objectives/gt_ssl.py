@@ -7,7 +7,7 @@ distances lies on bins a step apart, one of turns round the circle.
 
     V(a, b)  = mean over channels of relu(h_b - h_a)^2
     order    = mean over ancestors a of b of V(a, b) + mean over unrelated a, b of relu(margin - V(a, b))
-    growth   = mean over nodes with children of EMD(distances) + EMD(turns)
+    growth   = mean over nodes with children, roots aside, of EMD(distances) + EMD(turns)
     EMD      = sum_k |F_k - G_k| step                F, G cumulated histograms: the exact Wasserstein distance
     round    = min_a sum_k |F_k - G_k - a| step      a the median: the exact one on a circle (Werman et al. 1986)
 

@@ -16,7 +16,6 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -28,6 +27,7 @@ from headway.atomic import write_bytes
 from headway.errors import InputError
 
 SENSORS, LAYER, TOLD = "sensors", "layers.", "transfer"
+IDENTITIES = "embedding.node.weight"  # what a table of sensors is called, in whichever part of a model
 SHARE = 0.1  # of the learning rate, for what is finetuned
 PARTS = {
     "sgmp": "interaction.",
@@ -93,7 +93,7 @@ def apply_transfer(model: nn.Module, spatial: str, transfer: Transfer) -> frozen
     given = _identities(model, transfer) | _operators(model, spatial, transfer)
     if not given:
         raise InputError(
-            f"pretrain.transfer: {transfer.mode}: a model with spatial {spatial} and without node_embedding takes "
+            f"pretrain.transfer: {transfer.mode}: a model with spatial {spatial} that embeds no sensors takes "
             f"nothing over from an encoder {transfer.encoder}; set it to none, or model.spatial: {transfer.encoder}"
         )
     weights = dict(model.named_parameters())
@@ -111,16 +111,16 @@ def apply_transfer(model: nn.Module, spatial: str, transfer: Transfer) -> frozen
 
 def _identities(model: nn.Module, transfer: Transfer) -> dict[str, Tensor]:
     """h of the sensors as their identities: its leading parts, standardized, as many as an identity is wide."""
-    name = "model.embedding.node.weight"
-    weights: dict[str, Any] = dict(model.named_parameters())
-    if name not in weights:
+    tables = {name: weight for name, weight in model.named_parameters() if name.endswith(IDENTITIES)}
+    if not tables:
         return {}
+    ((name, table),) = tables.items()
     known = transfer.tensors[SENSORS].double()
     centered = known - known.mean(0)
     left, strength, _ = torch.linalg.svd(centered, full_matrices=False)
     parts = left * strength
     parts = parts * torch.where(parts.sum(0) < 0, -1, 1)  # of the two signs of a part one is chosen for good
-    width = weights[name].shape[1]
+    width = table.shape[1]
     padded = torch.zeros(len(known), width, dtype=torch.float64)
     taken = min(width, parts.shape[1])
     padded[:, :taken] = parts[:, :taken]

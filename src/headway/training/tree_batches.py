@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from headway.graph.neighbors import kernel_width
 from headway.graph.paths import third_order_paths, with_fallback
 from headway.graph.tree import NO_PARENT, Tree
 from headway.nn.neighbor_table import NeighborTable
@@ -38,7 +39,7 @@ class Scale:
     """What lengths and angles are measured by, from the links of a whole network or collection.
 
     Attributes:
-        planar: all positions lie in a plane. log_mean, log_std: of log lengths. spread: deviation of lengths.
+        planar: all positions lie in a plane. log_mean, log_std: of log lengths. spread: width of the weights' kernel.
     """
 
     unit: float
@@ -79,7 +80,7 @@ def measure_scale(lengths: Float[np.ndarray, " link"], *, planar: bool) -> Scale
         planar=planar,
         log_mean=float(logs.mean()),
         log_std=float(logs.std()) or 1.0,
-        spread=float(lengths.std()) or unit,
+        spread=kernel_width(lengths),
     )
 
 
@@ -296,5 +297,4 @@ def _neighbors(tree: Tree, *, up: bool) -> Int[np.ndarray, "node near"]:
     near = np.full((len(tree), 1 + CHILDREN_READ), NO_PARENT)
     near[:, 0] = tree.parent
     near[parent[order][kept], 1 + place[kept]] = child[order][kept]
-    used = np.append(True, (near[:, 1:] >= 0).any(axis=0))
-    return near[:, used]
+    return near[:, np.append(True, (near[:, 1:] >= 0).any(axis=0))]
