@@ -14,7 +14,7 @@ also, or only, with the windows of a day and a week ago. A peer that is not inst
 is said. What learns by steps gets `--steps` of them, on all data sets or on the one that it names, LOOKS looks at the
 same validation windows, and keeps its best weights.
 
-Graph WaveNet and STAEformer are left out: on two cores an epoch of theirs takes 11 and 35 minutes, so nothing is
+Graph WaveNet and STAEformer are left out: an epoch of theirs takes 42 and 180 minutes of one core, so nothing is
 claimed against them here.
 
 Every result is a line of FOLDER/results.jsonl, by a key that holds all that decides it: code, data, params.yaml,

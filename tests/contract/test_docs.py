@@ -41,6 +41,22 @@ def test_commands_of_ours_that_a_page_names_are_understood(page: Path) -> None:
         _parser().parse_args(line.split())
 
 
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: page.stem)
+def test_commands_of_benchmarks_that_a_page_names_have_options_that_exist_and_those_they_need(
+    page: Path,
+) -> None:
+    for name, rest in re.findall(r"benchmarks/(\w+)\.py ([^`\\]*--[^`]*)", _code(page)):
+        own = (ROOT / f"benchmarks/{name}.py").read_text()
+        siblings = [
+            ROOT / f"benchmarks/{other}.py" for other in re.findall(r"^(?:from|import) (\w+)", own, re.M)
+        ]
+        text = own + "".join(path.read_text() for path in siblings if path.exists())
+        said = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", rest))
+        known = set(re.findall(r'"(--[a-z-]+)"', text))
+        needed = set(re.findall(r'add_argument\(\s*"(--[a-z-]+)"[^)]*required=True', own))
+        assert said <= known and needed <= said, f"{name}.py {rest}"
+
+
 def test_the_results_of_the_readme_are_those_of_the_committed_metrics() -> None:
     page = (ROOT / "README.md").read_text(encoding="utf-8")
     shown = page.partition("<!-- results -->")[2].partition("<!-- /results -->")[0]
