@@ -122,8 +122,8 @@ class Course:
         if world > partitions:
             raise InputError(
                 f"train.partitions is {partitions}, and {world} ranks would train: at most one for each; "
-                f"set runtime.cluster: local:{partitions} (runtime.workers: {partitions} of a cluster that is there), "
-                "or train.order: shuffled"
+                f"set runtime.cluster: local:{partitions}, or runtime.workers: {partitions} of a cluster that is "
+                "there, or train.order: shuffled"
             )
         bounds = partition_bounds(self._train, partitions)
         mine = np.array_split(np.arange(partitions), world)[rank]
