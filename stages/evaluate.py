@@ -13,7 +13,7 @@ from headway.errors import InputError, Stopped
 from headway.evaluation.report import EvaluateParams, evaluate
 from headway.models.folder import read_model_folder
 from headway.params import read_params
-from headway.training.ladder import is_out_of_memory
+from headway.training.ladder import out_of_memory_says
 from headway.training.precision import resolve_device
 from headway.training.run import RuntimeParams
 
@@ -26,16 +26,16 @@ def main() -> None:
     device = resolve_device(runtime.device)
     prepared = open_prepared("data/prepared")
     at_once = runtime.forecast_windows(prepared.meta.sensors, prepared.meta.history)
-    try:
-        judge(prepared, device, params["evaluate"], at_once)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
+
+    def advice() -> str:
         fewer = f"set runtime.micro_batch: {at_once // 2} in params.yaml, " if at_once > 1 else ""
-        raise Stopped(
-            f"out of memory with {at_once} window(s) forecast at once (runtime.micro_batch: {runtime.micro_batch}); "
-            f"{fewer}free some memory, or set runtime.device: cpu, then `dvc repro`"
-        ) from error
+        return (
+            f" with {at_once} window(s) forecast at once (runtime.micro_batch: {runtime.micro_batch}); {fewer}free "
+            "some memory, or set runtime.device: cpu, then `dvc repro`"
+        )
+
+    with out_of_memory_says(advice):
+        judge(prepared, device, params["evaluate"], at_once)
 
 
 def judge(prepared: Prepared, device: torch.device, params: EvaluateParams, at_once: int) -> None:

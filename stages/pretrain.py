@@ -11,7 +11,7 @@ from headway.errors import InputError, Stopped
 from headway.nn.ha_gat import HAGATParams
 from headway.nn.sgmp import SGMPParams
 from headway.params import read_params
-from headway.training.ladder import is_out_of_memory
+from headway.training.ladder import beside_the_steps, out_of_memory_says
 from headway.training.pretrain_experiment import run_pretraining
 from headway.training.pretraining import PretrainParams
 from headway.training.run import RuntimeParams
@@ -29,13 +29,7 @@ def main() -> None:
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        main()
+        with out_of_memory_says(beside_the_steps):
+            main()
     except (InputError, Stopped, OSError) as error:
         sys.exit(f"error: {error}")
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        sys.exit(
-            "error: out of memory outside the steps of pretraining, so runtime.micro_batch does not help; free some "
-            "memory, or set runtime.device: cpu, then `dvc repro`"
-        )

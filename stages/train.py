@@ -14,7 +14,7 @@ from headway.serving.publish import publish
 from headway.training.course import TrainParams
 from headway.training.distributed import take_seat
 from headway.training.experiment import run_experiment
-from headway.training.ladder import is_out_of_memory
+from headway.training.ladder import beside_the_steps, out_of_memory_says
 from headway.training.run import RuntimeParams
 from headway.training.transfer import read_transfer
 
@@ -36,13 +36,7 @@ def main() -> None:
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        main()
+        with out_of_memory_says(beside_the_steps):
+            main()
     except (InputError, Stopped, OSError) as error:
         sys.exit(f"error: {error}")
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        sys.exit(
-            "error: out of memory outside the steps of training, so runtime.micro_batch does not help; free some "
-            "memory, or set runtime.device: cpu, then `dvc repro`"
-        )

@@ -150,7 +150,7 @@ def test_fault_51_a_training_split_without_a_target_leaves_no_model(project: Pat
     hidden = prepared.observed.copy()
     hidden[first : last + prepared.meta.horizon] = False
     with pytest.raises(
-        ValueError, match="no target of the training split was observed, so nothing was learned"
+        ValueError, match="no target of the training split is observed, so nothing could be learned"
     ):
         train_tiny(project, replace(prepared, observed=hidden))
     assert not (project / "models").exists()

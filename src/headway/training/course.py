@@ -81,6 +81,10 @@ class Course:
         steps = params.epochs * self.epoch_steps
         self.steps = min(steps, params.max_steps) if params.max_steps else steps
 
+    def training(self) -> Int[np.ndarray, " window"]:
+        """Every window that steps are made of, in order."""
+        return np.arange(*self._train)
+
     def origins(self, step: int) -> Int[np.ndarray, " group"]:
         """Windows of step 0, 1, ..."""
         params = self.params

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -32,26 +32,45 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 @contextmanager
-def memory_may_run_out(run: Run, device: torch.device) -> Iterator[None]:
-    """Turn what an allocator raises into advice. Nothing is saved: an update may have been cut short.
-
-    Raises: Stopped naming the peak and the micro-batch that needed it.
-    """
+def out_of_memory_says(advice: Callable[[], str]) -> Iterator[None]:
+    """Turn what an allocator raises into advice. Raises: Stopped with it, or with the advice of a block within."""
     try:
         yield
+    except Stopped:
+        raise
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
+        raise Stopped(f"out of memory{advice()}") from error
+
+
+def memory_may_run_out(run: Run, device: torch.device) -> AbstractContextManager[None]:
+    """Around training: nothing is saved, because an update may have been cut short.
+
+    Raises: Stopped naming the peak and the micro-batch that needed it.
+    """
+
+    def advice() -> str:
         micro = run.runtime.micro_batch
         smaller = (
             f"set it to {micro // 2} in params.yaml"
             if micro > 1
             else "docs/training.md lists what else helps"
         )
-        raise Stopped(
-            f"out of memory: the peak was {peak_mib(device):.0f} MiB with runtime.micro_batch: {micro}; {smaller}. "
+        return (
+            f": the peak was {peak_mib(device):.0f} MiB with runtime.micro_batch: {micro}; {smaller}. "
             "`dvc repro` then continues from the last checkpoint"
-        ) from error
+        )
+
+    return out_of_memory_says(advice)
+
+
+def beside_the_steps() -> str:
+    """What helps where memory runs out in a stage that trains, but not in a step."""
+    return (
+        " outside the steps of training, so runtime.micro_batch does not help; free some memory, or set "
+        "runtime.device: cpu, then `dvc repro`"
+    )
 
 
 def step_down(state: TrainingState[Any], run: Run) -> bool:

@@ -23,7 +23,7 @@ from jaxtyping import Int
 from torch import nn
 
 from headway.data.windows import Windows
-from headway.errors import InputError, Stopped
+from headway.errors import Stopped
 from headway.models.standardized import Standardized
 from headway.objectives.forecast_loss import absolute_error
 from headway.training.course import Course, TrainParams
@@ -90,10 +90,6 @@ def train(
             if stopping and not course.is_over(progress.step, progress.epochs_since_best):
                 run.leave(progress.step, course.steps, stopping)
         drawn.summarize(progress, model.parameter_count())
-    if not progress.updates:
-        raise InputError(
-            "no target of the training split was observed, so nothing was learned; see quality.html"
-        )
     model.load_state_dict(state.best)
     return progress
 

@@ -6,6 +6,7 @@ import logging
 import platform
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,7 @@ def machine(run: Run, device: torch.device) -> dict[str, Any]:
     }
 
 
+@cache
 def processor() -> str:
     """Its model, as the kernel names it; else its architecture."""
     with suppress(OSError, StopIteration):

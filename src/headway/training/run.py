@@ -240,18 +240,15 @@ def code_digest(package: str, script: Path) -> str:
     """
     files = [module.__file__ for name, module in sys.modules.items() if name.split(".")[0] == package]
     sources = sorted(Path(file) for file in files if file)
-    trees = [_tree(ast.parse(path.read_text(encoding="utf-8"))) for path in [*sources, script]]
-    return digest(sorted(map(digest, trees)))
+    return digest(sorted(_tree(ast.parse(path.read_text(encoding="utf-8"))) for path in [*sources, script]))
 
 
-def _tree(node: Any) -> Any:
+def _tree(node: Any) -> str:
     """A syntax tree without empty fields, of which each minor version of Python has others."""
-    if not isinstance(node, ast.AST):
-        return [_tree(each) for each in node] if isinstance(node, list) else repr(node)
-    filled = {
-        name: _tree(value) for name, value in ast.iter_fields(node) if value is not None and value != []
-    }
-    return [type(node).__name__, filled]
+    if isinstance(node, ast.AST):
+        fields = [(name, value) for name, value in ast.iter_fields(node) if value is not None and value != []]
+        return f"{type(node).__name__}({', '.join(f'{name}={_tree(value)}' for name, value in fields)})"
+    return f"[{', '.join(map(_tree, node))}]" if isinstance(node, list) else repr(node)
 
 
 def describe(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from jaxtyping import Int
 
 from headway.data.order import spread_origins
 from headway.data.windows import Windows
@@ -25,7 +26,7 @@ ANCHOR_BYTES = 64 * 2**20  # of the windows that the anchor mix is fitted to
 def resume_or_start(state: TrainingState[Standardized], windows: Windows, course: Course, run: Run) -> None:
     """Continue the newest checkpoint of this run; without one, begin.
 
-    Raises: InputError when no validation target is observed; as `resume`.
+    Raises: InputError when no target of training or of validation is observed; as `resume`.
     """
     if run.ranks.first:
         _resume_or_start(state, windows.mapped(), course, run)
@@ -36,8 +37,9 @@ def resume_or_start(state: TrainingState[Standardized], windows: Windows, course
 
 def _resume_or_start(state: TrainingState[Standardized], windows: Windows, course: Course, run: Run) -> None:
     """`windows`: also those of validation that this rank does not hold."""
-    chunks = np.array_split(course.validation, -(-len(course.validation) // CHUNK))
-    if not any(windows.count_observed(chunk) for chunk in chunks):
+    if not _observed(windows, course.training()):
+        raise InputError("no target of the training split is observed, so nothing could be learned")
+    if not _observed(windows, course.validation):
         raise InputError(
             f"no target is observed in the {len(course.validation)} windows of validation that training looks at, so "
             "no weights could be called the best; train.validation_windows: 0 looks at all, and "
@@ -45,6 +47,11 @@ def _resume_or_start(state: TrainingState[Standardized], windows: Windows, cours
         )
     if not resume(state, run, course.steps, course.is_over):
         start_mix(state, windows, course)
+
+
+def _observed(windows: Windows, origins: Int[np.ndarray, " window"]) -> bool:
+    """Whether any target of these windows is; the first that is ends the search."""
+    return any(windows.count_observed(chunk) for chunk in np.array_split(origins, -(-len(origins) // CHUNK)))
 
 
 def start_mix(state: TrainingState[Standardized], windows: Windows, course: Course) -> None:

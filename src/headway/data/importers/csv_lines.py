@@ -20,6 +20,8 @@ def delimiter_of(header: str) -> str:
 
 def record_lines(path: Path, rows: Collection[int], *, headed: bool) -> list[int]:
     """Lines on which the records `rows` (ascending, from 0 after the header) begin."""
+    if not rows:
+        return []
     found = {}
     for row, (line, _) in enumerate(_records(path), start=-1 if headed else 0):
         if row in rows:

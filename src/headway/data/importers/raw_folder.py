@@ -38,7 +38,8 @@ def copy_raw(source: Path, folder: Path, options: Options) -> tuple[Content, lis
     facts = read_facts(source / "dataset.yaml")
     for path in files:
         shutil.copyfile(path, folder / path.name)
-    write_facts(folder / "dataset.yaml", replace(state_facts(facts, options, ""), source=facts.source))
+    stated = replace(state_facts(facts, options, ""), source=facts.source)
+    write_facts(folder / "dataset.yaml", stated)
     times = check_folder(folder, source)
     for path in files[1:]:
         _read_pages(folder / path.name)
@@ -46,9 +47,7 @@ def copy_raw(source: Path, folder: Path, options: Options) -> tuple[Content, lis
     names = {path.name for path in files} | {"dataset.yaml"}
     left = sorted(path.name for path in source.iterdir() if path.name not in names)
     remarks = [f"left behind, no part of the contract: {', '.join(left)}"] if left else []
-    return content, remarks + warn_of_strays(
-        times.utc, read_facts(folder / "dataset.yaml").step_minutes, source
-    )
+    return content, remarks + warn_of_strays(times.utc, stated.step_minutes, source)
 
 
 def _is_series(name: str) -> bool:

@@ -190,9 +190,7 @@ def _refuse_infinite(path: Path, table: pa.Table, numbers: Sequence[str], *, hea
     for name in numbers:
         column = table[name].to_numpy()
         rows = np.flatnonzero(np.abs(column) > LARGEST)[:SHOWN]
-        problems += (
-            [f"column {name}, {place}" for place in places(path, rows, headed=headed)] if len(rows) else []
-        )
+        problems += [f"column {name}, {place}" for place in places(path, rows, headed=headed)]
         if len(problems) >= SHOWN:
             break
     if problems:
@@ -245,14 +243,11 @@ def _diagnosis(
         found = pd.Series(table[name].to_pylist(), dtype=object)
         parsed = np.asarray(pd.to_numeric(found, errors="coerce"), dtype=float)
         rows = np.flatnonzero(np.isnan(parsed) & np.asarray(found.notna()))[:SHOWN]
-        problems += (
-            [
-                f"column {name}, {place}: {found[row]!r} is no number"
-                for row, place in zip(rows, places(path, rows, headed=not names), strict=True)
-            ]
-            if len(rows)
-            else []
-        )
+        lines = places(path, rows, headed=not names)
+        problems += [
+            f"column {name}, {place}: {found[row]!r} is no number"
+            for row, place in zip(rows, lines, strict=True)
+        ]
         if len(problems) >= SHOWN:
             break
     if not problems:

@@ -107,9 +107,8 @@ def _write_files(
     for variable in further:
         path = folder / f"series_{variable}.parquet"
         nulls = _write_series(path, imported, variable, source, null=null, keep=False).nulls
-        remarks += (
-            [f"{nulls} readings of {variable} are {null:g}, written as missing (--null)"] if nulls else []
-        )
+        if nulls:
+            remarks.append(f"{nulls} readings of {variable} are {null:g}, written as missing (--null)")
     _write_frame(folder / "sensors.parquet", imported.sensors)
     if imported.edges is not None:
         _write_frame(folder / "edges.parquet", imported.edges)
