@@ -12,7 +12,7 @@ from headway.__main__ import _parser
 from headway.params import load_document
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
 FILES = ("json", "md", "npy", "parquet", "py", "safetensors", "yaml", "yml")
 
 
@@ -31,8 +31,18 @@ def test_source_files_and_pages_that_a_page_names_exist(page: Path) -> None:
     paths = [
         ROOT / path for path in re.findall(r"`((?:src|stages|tests|benchmarks|presets)/[^`<*\s]*)`", text)
     ]
-    links = [page.parent / link for link in re.findall(r"\]\(([^):#]+)\)", text)]
+    links = [page.parent / link for link in re.findall(r"\]\(([^):#]+)[^):]*\)", text)]
     assert [path for path in [*paths, *links] if not path.exists()] == []
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: page.stem)
+def test_headings_that_a_page_links_to_exist(page: Path) -> None:
+    links = re.findall(r"\]\(([^):#]*)#([^)]+)\)", page.read_text(encoding="utf-8"))
+    assert [
+        (link, anchor)
+        for link, anchor in links
+        if anchor not in _anchors(page.parent / link if link else page)
+    ] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -71,6 +81,12 @@ def test_the_results_of_the_readme_are_those_of_the_committed_metrics() -> None:
                 measured.loc[minutes, row[0].replace(" ", "_")], abs=0.006
             )
     assert [row[0].replace(" ", "_") for row in rows] == list(measured.columns) and len(places) == 3
+
+
+def _anchors(page: Path) -> list[str]:
+    """Of its headings, as GitHub makes them: lower case, no punctuation, hyphens for spaces."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
 
 
 def _code(page: Path) -> str:
