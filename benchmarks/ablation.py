@@ -103,6 +103,8 @@ ROWS = {
         changes={"model.head": "mixture", "mixture.mean_square": 0.0},
     ),
     "no_dropout": Row(title="no sensor dropout", changes={"model.sensor_dropout": 0.0}),
+    "nearest": Row(title="the nearest neighbors alone", changes={"preprocess.granger_neighbors": 0}),
+    "foretelling": Row(title="none of the nearest", changes={"preprocess.granger_neighbors": 8}),
     "k4": Row(title="4 neighbors", changes={"preprocess.max_neighbors": 4}),
     "k15": Row(title="15 neighbors", changes={"preprocess.max_neighbors": 15}),
     "history48": Row(title="history of 48 steps", changes={"windows.history": 48}),

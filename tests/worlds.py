@@ -20,6 +20,7 @@ PREPROCESS = PreprocessParams(
     scaling="global",
     graph="auto",
     max_neighbors=3,
+    granger_neighbors=0,
     paths_per_sensor=8,
     duplicates="mean",
     off_grid="error",

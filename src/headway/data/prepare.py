@@ -9,7 +9,7 @@ Glossary: training rows = rows before the last training origin; every statistic 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 from annotated_types import Ge, Interval
 
-from headway.data.calendar import civil_calendar, covers_two_weeks, slots_per_day
+from headway.data.calendar import civil_calendar, covers_two_weeks, slots_per_day, time_of_week
 from headway.data.climatology import weekly_climatology
+from headway.data.granger import Deviations, seat_foretelling
 from headway.data.grid import Grid, choose_grid, choose_step
 from headway.data.holidays import NONE, require_place
 from headway.data.parquet import Times, listing, read_times
@@ -48,6 +49,7 @@ class PreprocessParams:
     scaling: Scaling
     graph: GraphChoice
     max_neighbors: Annotated[int, Interval(ge=1, le=MAX_NEIGHBORS)]
+    granger_neighbors: Annotated[int, Interval(ge=0, le=MAX_NEIGHBORS)]
     paths_per_sensor: Annotated[int, Ge(1)]
     duplicates: Duplicates
     off_grid: OffGrid
@@ -81,7 +83,18 @@ def prepare(raw: Path, out: Path, preprocess: PreprocessParams, windows: Windows
     knows_weeks = covers_two_weeks(plan.training_rows, plan.grid.step)
     usual = weekly_climatology(target.readings[training], calendar[training], slots, knows_weeks)
     limit = preprocess.max_neighbors
-    table = build_neighbors(choice=preprocess.graph, sensors=sensors, edges=folder.edges, max_neighbors=limit)
+    nearest = build_neighbors(
+        choice=preprocess.graph, sensors=sensors, edges=folder.edges, max_neighbors=limit
+    )
+    deviations = Deviations(
+        readings=target.readings[training],
+        usual=usual,
+        times=time_of_week(calendar[training], slots),
+        step_seconds=plan.grid.step,
+        history=windows.history,
+        horizon=windows.horizon,
+    )
+    table = seat_foretelling(nearest, deviations, preprocess.granger_neighbors)
     covariates = read_covariates(folder, windows, plan.grid, preprocess.rules(), plan.training_rows)
     inputs: dict[str, dict[str, Any]] = {}
     meta = write_prepared(
@@ -93,11 +106,12 @@ def prepare(raw: Path, out: Path, preprocess: PreprocessParams, windows: Windows
         covariates=covariates.values,
         climatology=usual,
         graph=table.arrays(),
-        geometry=build_roads(table, sensors, folder.edges, preprocess.paths_per_sensor).arrays(),
+        geometry=build_roads(nearest, sensors, folder.edges, preprocess.paths_per_sensor).arrays(),
         sensors=sensors,
         covariate_scale=(covariates.mean, covariates.std),
     )
-    report = quality_report(folder, target, plan, unusable, table, meta, list(sensors["sensor_id"]), read)
+    nearest = replace(nearest, found=table.found)
+    report = quality_report(folder, target, plan, unusable, nearest, meta, list(sensors["sensor_id"]), read)
     return report | {"inputs": inputs, "covariates": covariates.found}
 
 

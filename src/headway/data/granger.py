@@ -1,0 +1,165 @@
+"""Which sensors foretell a sensor: those whose past lowers the error of a forecast that knows its own past.
+
+Enters: training readings [step, node], what is usual, the table of the nearest. Leaves: a table in which
+they have the places of the farthest.
+
+The past of j helps to forecast i beyond the past of i (Granger 1969, Econometrica 37). With z_i(t) the deviation from
+what is usual, 0 where nothing was observed,
+
+    ahead_i(t) = mean of z_i over the horizon after t
+    past_i(t)  = mean of z_i over the quarter of an hour up to t, as far as the history goes
+    known      = past_i, the mean of z_i over the history, past_j of every neighbor j so far
+    next       = the j whose past_j lowers the squared error of ahead_i by known most, and so on till no place is free
+
+the last line by orthogonal least squares (Chen, Billings and Luo 1989, Int. J. Control 50): what `known` says is
+taken from every past_j and from ahead_i once, so a further neighbor costs one product. Training readings alone are
+looked at.
+
+Glossary: row = a training step t that is looked at; squared lengths and products are sums over rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float, Float32, Float64, Int, Int64
+
+from headway.data.store import BLOCK, release
+from headway.graph.neighbors import NeighborTable
+
+ROWS = 2048  # evenly spread; more of them choose neighbors that foretell no better
+PAST = 15 * 60  # s
+NEW = 1e-3  # of the squared length of past_j: what must be left of it beside all that is known
+DIGITS = (
+    9  # of the share of ahead_i that is told; beyond them processors differ, and the first of equals is taken
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deviations:
+    """Training readings as deviations from what is usual.
+
+    Attributes:
+        readings: NaN where not observed.
+        usual: mean readings at each time of the week.
+        times: of each step, its row in `usual`.
+        history, horizon: steps.
+    """
+
+    readings: Float32[np.ndarray, "step node"]
+    usual: Float[np.ndarray, "time_of_week node"]
+    times: Int64[np.ndarray, " step"]
+    step_seconds: int
+    history: int
+    horizon: int
+
+    def rows(self) -> Int[np.ndarray, " row"]:
+        """Steps with a whole history behind and a whole horizon ahead; few enough."""
+        count = max(len(self.readings) - self.history - self.horizon + 1, 0)
+        return self.history - 1 + np.unique(np.linspace(0, count - 1, min(count, ROWS)).astype(int))
+
+    def means(self, columns: slice) -> list[Float64[np.ndarray, "node row"]]:
+        """past, history, ahead of some sensors."""
+        z = self.readings[:, columns] - self.usual[self.times, columns]
+        total = np.cumsum(np.nan_to_num(z, nan=0.0), axis=0, dtype=np.float64)
+        total = np.vstack([np.zeros((1, total.shape[1])), total])
+        release(self.readings)
+        rows = self.rows()
+        past = min(max(1, round(PAST / self.step_seconds)), self.history)
+        spans = [(1 - past, 1), (1 - self.history, 1), (1, 1 + self.horizon)]
+        return [((total[rows + end] - total[rows + start]) / (end - start)).T for start, end in spans]
+
+
+def seat_foretelling(nearest: NeighborTable, deviations: Deviations, count: int) -> NeighborTable:
+    """The nearest, and in the last `count` places of a sensor and the free ones those that foretell it, most first.
+
+    Their features are 0, unless they are among the nearest all the same: no distance and no weight is known. A place
+    stays free where nobody tells anything. With `count` 0 the table stays as it is.
+    """
+    if not count:
+        return replace(nearest, found=nearest.found | {"foretelling": 0})
+    nodes, places = nearest.neighbors.shape
+    table = replace(nearest, neighbors=nearest.neighbors.copy(), valid=nearest.valid.copy())
+    table.valid[:, max(0, places - count) :] = False
+    table.neighbors[~table.valid] = np.nonzero(~table.valid)[0]
+    kept = table.valid.sum()
+    if len(deviations.rows()):
+        blocks = [slice(first, min(first + BLOCK, nodes)) for first in range(0, nodes, BLOCK)]
+        past = np.empty((nodes, len(deviations.rows())))
+        for block in blocks:
+            past[block] = deviations.means(block)[0]
+        for block in blocks:
+            _fill(table, block, past, deviations)
+    found = table.found | {"foretelling": int(table.valid.sum() - kept)}
+    return replace(table, features=_features(table, nearest), found=found)
+
+
+def _features(table: NeighborTable, nearest: NeighborTable) -> Float32[np.ndarray, "node neighbor 2"]:
+    same = table.neighbors[:, :, None] == nearest.neighbors[:, None, :]
+    same &= table.valid[:, :, None] & nearest.valid[:, None, :]
+    return np.where(
+        same.any(axis=2)[..., None],
+        np.take_along_axis(nearest.features, same.argmax(axis=2)[..., None], axis=1),
+        np.float32(0),
+    )
+
+
+def _fill(
+    table: NeighborTable, block: slice, past: Float64[np.ndarray, "node row"], deviations: Deviations
+) -> None:
+    """Forward selection for a block of readers at once, into their free places."""
+    neighbors, valid = table.neighbors[block], table.valid[block]
+    own, history, ahead = deviations.means(block)
+    barred = np.zeros((len(ahead), len(past)), dtype=bool)
+    np.put_along_axis(barred, neighbors, True, axis=1)
+    np.put_along_axis(barred, np.arange(block.start, block.stop)[:, None], True, axis=1)
+    knowledge = _Knowledge(past, ahead)
+    knowledge.add(own)
+    knowledge.add(history)
+    for near, is_one in zip(neighbors.T, valid.T, strict=True):
+        knowledge.add(past[near] * is_one[:, None])
+    for place in np.flatnonzero(~valid.all(axis=0)):
+        told = np.where(barred | valid[:, [place]], 0, knowledge.told())
+        best = told.argmax(axis=1)
+        tells = told.max(axis=1) > 0
+        neighbors[tells, place], valid[tells, place] = best[tells], True
+        barred[tells, best[tells]] = True
+        knowledge.add(past[best] * tells[:, None])
+
+
+class _Knowledge:
+    """What is known to each reader of a block, and what every sensor's past would add to it."""
+
+    def __init__(
+        self, past: Float64[np.ndarray, "node row"], ahead: Float64[np.ndarray, "reader row"]
+    ) -> None:
+        self.past, self.ahead = past, ahead
+        self.known: list[np.ndarray] = []  # orthonormal for each reader
+        self.length = np.maximum((past**2).sum(axis=1), np.finfo(float).tiny)
+        self.left = np.tile(self.length, (len(ahead), 1))  # squared length of past_j beyond what is known
+        self.product = ahead @ past.T  # with ahead_i, likewise
+        self.whole = np.maximum((ahead**2).sum(axis=1, keepdims=True), np.finfo(float).tiny)
+
+    def add(self, column: Float64[np.ndarray, "reader row"]) -> None:
+        """Know this too; what is known already, or is 0, changes nothing."""
+        rest = column.copy()
+        for each in self.known:
+            rest -= _dot(rest, each) * each
+        size = _dot(rest, rest)
+        is_new = size > NEW * _dot(column, column)
+        rest = np.where(is_new, rest / np.sqrt(np.where(is_new, size, 1)), 0)
+        along = rest @ self.past.T
+        self.product -= _dot(rest, self.ahead) * along
+        self.left -= along**2
+        self.known.append(rest)
+
+    def told(self) -> Float64[np.ndarray, "reader node"]:
+        """The share of the squares of ahead_i that each sensor's past would take off."""
+        is_new = self.left > NEW * self.length
+        share = self.product**2 / np.where(is_new, self.left, 1) / self.whole
+        return np.round(np.where(is_new, share, 0), DIGITS)
+
+
+def _dot(a: Float64[np.ndarray, "reader row"], b: Float64[np.ndarray, "reader row"]) -> np.ndarray:
+    return (a * b).sum(axis=1, keepdims=True)
