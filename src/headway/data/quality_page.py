@@ -177,23 +177,25 @@ def _values(report: dict[str, Any], prepared: Prepared) -> Iterator[str]:
 
 
 def _network(report: dict[str, Any], prepared: Prepared, missing: np.ndarray) -> Iterator[str]:
-    degree = prepared.valid.sum(axis=1)
-    edges = np.arange(prepared.valid.shape[1] + 2) - 0.5
+    pairs = np.unique(np.sort(prepared.roads.T, axis=1), axis=0)
     yield f"<h2>The graph, from {escape(report['graph']['source'])}</h2>"
     if {"latitude", "longitude"} <= set(prepared.sensors.columns):
         place = prepared.sensors[["latitude", "longitude"]].to_numpy(dtype=float, copy=True)
         if not np.isnan(place).any(axis=1).all():
             shown = np.arange(0, len(place), max(1, -(-len(place) // MOST_DOTS)))
-            links = np.argwhere(prepared.valid)[:, 0], prepared.neighbors[prepared.valid]
-            pairs = np.unique(np.sort(np.stack(links, axis=1), axis=1), axis=0)[:MOST_LINKS]
             place[np.setdiff1d(np.arange(len(place)), shown)] = np.nan
             ids = [str(name) for name in prepared.sensors["sensor_id"]]
-            yield sensor_map(place[:, 0], place[:, 1], pairs, missing.mean(axis=0), ids)
+            yield sensor_map(place[:, 0], place[:, 1], pairs[:MOST_LINKS], missing.mean(axis=0), ids)
             most = f"{missing.mean(axis=0).max():.1%}"
-            yield f'<p class="note">Sensors and whom they read. Red is missing; the reddest misses {most}.</p>'
-    marks = [Mark(at=float(count), text=str(count)) for count in range(prepared.valid.shape[1] + 1)]
-    yield bars(edges, np.bincount(degree, minlength=len(edges) - 1), marks, "sensors by number of neighbors")
-    yield '<p class="note">Sensors by the number of others they read.</p>'
+            yield (
+                '<p class="note">Sensors, and lines to the nearest, of which each reads some. Red is missing; the '
+                f"reddest misses {most}.</p>"
+            )
+    degree = np.bincount(pairs.ravel(), minlength=len(missing.T))
+    counts = np.bincount(degree)
+    marks = [Mark(at=value, text=f"{value:g}") for value in round_values(0.0, float(max(1, len(counts) - 1)))]
+    yield bars(np.arange(len(counts) + 1) - 0.5, counts, marks, "sensors by number of lines")
+    yield '<p class="note">Sensors by the number of lines to others.</p>'
 
 
 def _tables(report: dict[str, Any]) -> Iterator[str]:
