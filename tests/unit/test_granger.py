@@ -42,16 +42,28 @@ def test_what_lowers_the_error_most_beside_all_that_is_known_is_taken_first() ->
     near.neighbors[:, 0], near.valid[:, 0] = (np.arange(9) + 1) % 9, True
     table = seat_foretelling(near, deviations(z), 3)
     for reader in range(9):
-        assert list(table.neighbors[reader]) == by_least_squares(z, reader, [(reader + 1) % 9], 3)
+        assert read(table, reader) == by_least_squares(z, reader, [(reader + 1) % 9], 3)
+    assert table.found["foretelling"] > 4
 
 
 def test_places_that_the_nearest_leave_free_are_taken_and_none_is_taken_twice() -> None:
-    near = nobody(30, places=5)
-    near.neighbors[:10, 0], near.valid[:10, 0] = 29, True
-    table = seat_foretelling(near, deviations(noise(600, 30)), 2)
-    assert table.valid.all() and table.found["foretelling"] == 5 * 30 - 10
-    assert all(len({reader, *row}) == 6 for reader, row in enumerate(table.neighbors))
+    near = nobody(30, places=3)
+    near.neighbors[:10, 0], near.valid[:10, 0] = np.arange(10) + 2, True
+    table = seat_foretelling(near, deviations(ring(30, 8000)), 2)
+    assert table.valid.all() and table.found["foretelling"] == 3 * 30 - 10
+    for reader, row in enumerate(table.neighbors):
+        assert len({reader, *row}) == 4
+        assert {(each - reader) % 30 for each in row} <= {1, 2, 3, 4, 5, 6}
     assert not table.features.any()
+
+
+def test_who_foretells_by_chance_leaves_the_nearest_their_places() -> None:
+    near = build_neighbors(choice="coordinates", sensors=line(30), edges=None, max_neighbors=8)
+    table = seat_foretelling(near, deviations(noise(400, 30)), 8)
+    assert table.found["foretelling"] < 0.1 * 8 * 30
+    alone = (table.neighbors == near.neighbors).all(axis=1)
+    assert alone.sum() > 15 and (table.features[alone] == near.features[alone]).all()
+    assert table.valid.all()
 
 
 def test_without_places_for_them_the_table_stays_as_it_is() -> None:
@@ -69,12 +81,19 @@ def test_the_farthest_make_way_and_keep_their_features_where_they_foretell() -> 
     assert list(near.neighbors[0]) == [1, 2, 3], "the table of the nearest is another's too"
 
 
-def test_sensors_that_never_deviate_and_few_sensors_leave_places_free() -> None:
-    z = noise(600, 4)
+def test_sensors_that_never_deviate_tell_nothing_and_are_told_nothing() -> None:
+    z = noise(2000, 4)
+    z[4:, 0] += 2 * z[:-4, 1]
     z[:, 2], z[:, 3] = 0, np.nan
     table = seat_foretelling(nobody(4, 3), deviations(z), 3)
-    assert table.valid.sum(axis=1).tolist() == [1, 1, 0, 0]
-    assert list(table.neighbors[:, 0]) == [1, 0, 2, 3] and table.neighbors[0, 1] == 0
+    assert [read(table, reader) for reader in (0, 2, 3)] == [[1], [], []]
+
+
+def test_a_sensor_that_is_silent_for_an_eighth_of_training_is_foretold_by_the_rest() -> None:
+    z = noise(4000, 6)
+    z[4:, 0] += 2 * z[:-4, 3]
+    z[1000:1600, 0] = np.nan
+    assert read(seat_foretelling(nobody(6, 2), deviations(z), 2), 0) == [3]
 
 
 @pytest.mark.parametrize("steps", [0, HISTORY + HORIZON - 1, HISTORY + HORIZON])
@@ -91,10 +110,10 @@ def test_of_equal_sensors_the_first_is_taken() -> None:
 
 
 def test_more_sensors_than_a_block_give_what_each_alone_would() -> None:
-    z = noise(400, 70)
+    z = ring(70, 1500)
     table = seat_foretelling(nobody(70, 2), deviations(z), 2)
     for reader in (0, 63, 64, 69):
-        assert list(table.neighbors[reader]) == by_least_squares(z, reader, [], 2)
+        assert read(table, reader) == by_least_squares(z, reader, [], 2)
 
 
 def test_only_training_readings_decide(tmp_path: Any) -> None:
@@ -113,6 +132,19 @@ def rules() -> Any:
 
 def noise(steps: int, nodes: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(steps, nodes)).astype(np.float32)
+
+
+def ring(nodes: int, steps: int) -> np.ndarray:
+    """Each sensor follows the next three on a ring."""
+    z = noise(steps, nodes)
+    for step in range(4, steps):
+        z[step] += 0.32 * sum(np.roll(z[step - 4], -ahead) for ahead in (1, 2, 3))
+    return z
+
+
+def read(table: NeighborTable, reader: int) -> list[int]:
+    """Whom the sensor reads."""
+    return table.neighbors[reader][table.valid[reader]].tolist()
 
 
 def smooth(z: np.ndarray) -> np.ndarray:
@@ -145,20 +177,31 @@ def deviations(z: np.ndarray) -> Deviations:
 
 
 def by_least_squares(z: np.ndarray, reader: int, near: list[int], count: int) -> list[int]:
-    """The same choice, each time by a fit of its own."""
+    """The same choice, each time by fits of its own: one for each sensor and eighth of training."""
     z = np.nan_to_num(z.astype(float))
     rows = np.arange(HISTORY - 1, len(z) - HORIZON)
+    rows = rows[np.linspace(0, len(rows) - 1, len(rows) // 8 * 8).astype(int)]
     past = np.array([z[row - PAST + 1 : row + 1].mean(axis=0) for row in rows])
     own = [past[:, reader], np.array([z[row - HISTORY + 1 : row + 1, reader].mean() for row in rows])]
     ahead = np.array([z[row + 1 : row + 1 + HORIZON, reader].mean() for row in rows])
 
-    def error(sensors: list[int]) -> float:
-        known = np.column_stack([*own, *(past[:, each] for each in sensors)])
-        fit = np.linalg.lstsq(known, ahead, rcond=None)[0]
-        return float(((ahead - known @ fit) ** 2).sum())
+    def told(sensors: list[int], further: int) -> float:
+        shares, signs = [], set()
+        for part in np.split(np.arange(len(rows)), 8):
+            known = np.column_stack([*own, *(past[:, each] for each in sensors)])[part]
+            more = np.column_stack([known, past[part, further]])
+            before, after = (np.linalg.lstsq(each, ahead[part], rcond=None)[0] for each in (known, more))
+            errors = [
+                ((ahead[part] - each @ fit) ** 2).sum() for each, fit in ((known, before), (more, after))
+            ]
+            shares.append((errors[0] - errors[1]) / (ahead[part] ** 2).sum())
+            signs.add(bool(after[-1] > 0))
+        return min(shares) if len(signs) == 1 else 0
 
     chosen = list(near)
     for _ in range(count):
         others = [node for node in range(z.shape[1]) if node not in (reader, *chosen)]
-        chosen.append(min(others, key=lambda node: error([*chosen, node])))
+        best = max(others, key=lambda node: told(chosen, node))
+        if told(chosen, best) > 0:
+            chosen.append(best)
     return chosen
