@@ -134,7 +134,8 @@ def _fill(
     knowledge = _Knowledge(past, ahead)
     knowledge.add(own)
     knowledge.add(history)
-    for near, is_one in zip(neighbors.T, valid.T, strict=True):
+    for place in np.flatnonzero(valid.any(axis=0)):
+        near, is_one = neighbors[:, place], valid[:, place]
         barred[readers[is_one], near[is_one]] = True
         knowledge.add(past[:, near] * is_one[:, None])
     for place in np.flatnonzero(~valid.all(axis=0)):
@@ -155,10 +156,9 @@ class _Knowledge:
         self.past, self.ahead = past, ahead
         self.known: list[np.ndarray] = []  # orthonormal for each part and reader
         self.length = np.maximum(_dot(past, past).swapaxes(1, 2), np.finfo(float).tiny)
-        self.left = np.repeat(
-            self.length, ahead.shape[1], axis=1
-        )  # squared length of past_j beyond what is known
-        self.product = ahead @ past.swapaxes(1, 2)  # with ahead_i, likewise
+        # of past_j beyond what is known: its squared length, and its product with ahead_i
+        self.left = np.repeat(self.length, ahead.shape[1], axis=1)
+        self.product = ahead @ past.swapaxes(1, 2)
         self.whole = _dot(ahead, ahead)
 
     def add(self, column: Float64[np.ndarray, "part reader row"]) -> None:
@@ -184,4 +184,4 @@ class _Knowledge:
 
 
 def _dot(a: Float64[np.ndarray, "part node row"], b: Float64[np.ndarray, "part node row"]) -> np.ndarray:
-    return (a * b).sum(axis=2, keepdims=True)
+    return np.einsum("pnr,pnr->pn", a, b)[..., None]
