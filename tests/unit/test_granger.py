@@ -126,6 +126,15 @@ def test_only_training_readings_decide(tmp_path: Any) -> None:
     assert (tables[0] == tables[1]).all()
 
 
+def test_a_data_set_without_places_and_edges_has_a_graph_of_those_that_foretell(tmp_path: Any) -> None:
+    raw = write_raw_world(tmp_path / "x", readings=60 + 5 * ring(6, 1500), sensors=6, coordinates=False)
+    report = prepare(raw, tmp_path / "prepared", rules(), windows_params(horizon=6))
+    assert report["graph"]["source"] == "none" and report["graph"]["foretelling"] > 6
+    assert any("reads only those that foretell it" in sentence for sentence in report["done"])
+    alone = prepare(raw, tmp_path / "alone", preprocess_params(granger_neighbors=0), windows_params())
+    assert any("no sensor reads another" in sentence for sentence in alone["done"])
+
+
 def rules() -> Any:
     return preprocess_params(max_neighbors=4, granger_neighbors=3)
 

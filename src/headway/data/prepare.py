@@ -86,14 +86,8 @@ def prepare(raw: Path, out: Path, preprocess: PreprocessParams, windows: Windows
     nearest = build_neighbors(
         choice=preprocess.graph, sensors=sensors, edges=folder.edges, max_neighbors=limit
     )
-    deviations = Deviations(
-        readings=target.readings[training],
-        usual=usual,
-        times=time_of_week(calendar[training], slots),
-        step_seconds=plan.grid.step,
-        history=windows.history,
-        horizon=windows.horizon,
-    )
+    times = time_of_week(calendar[training], slots)
+    deviations = _deviations(target.readings[training], usual, times, plan, windows)
     table = seat_foretelling(nearest, deviations, preprocess.granger_neighbors)
     covariates = read_covariates(folder, windows, plan.grid, preprocess.rules(), plan.training_rows)
     inputs: dict[str, dict[str, Any]] = {}
@@ -167,6 +161,19 @@ def _settle_sensors(
     if not gone.any():
         return target, folder.sensors
     return keep_columns(target, ~gone, scratch), folder.sensors.loc[~gone].reset_index(drop=True)
+
+
+def _deviations(
+    readings: np.ndarray, usual: np.ndarray, times: np.ndarray, plan: Plan, windows: WindowsParams
+) -> Deviations:
+    return Deviations(
+        readings=readings,
+        usual=usual,
+        times=times,
+        step_seconds=plan.grid.step,
+        history=windows.history,
+        horizon=windows.horizon,
+    )
 
 
 def _channels(

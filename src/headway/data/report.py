@@ -88,14 +88,14 @@ def quality_report(
 def summary(report: dict[str, Any]) -> list[str]:
     """The report in a few lines for the terminal."""
     rows, graph, windows = report["series"], report["graph"], report["splits"]
-    further = graph["foretelling"] / report["sensors"]["kept"]
+    places = graph["foretelling"] / report["sensors"]["kept"]
     split = ", ".join(f"{name} {windows[name]['windows']}" for name in ("train", "validation", "test"))
     return [
         f"{report['dataset']}: {report['steps']} steps of {report['step']} from {report['first']}, "
         f"{report['sensors']['kept']} sensors, {rows['missing_share']:.1%} missing",
         f"windows: {split}; context {listing(report['context']['kept']) or 'none'}",
         f"graph from {graph['source']}: {graph['degree_mean']:.1f} neighbors a sensor, "
-        f"{graph['components']} component(s); {further:.1f} further that foretell it",
+        f"{graph['components']} component(s); {places:.1f} of {graph['max_neighbors']} places for who foretells it",
         *report["done"],
         *(f"worth a look: {sentence}" for sentence in report["worth_a_look"]),
     ]
@@ -154,9 +154,9 @@ def _done(report: dict[str, Any], folder: RawFolder) -> list[str]:
     sentences += [f"{key} was switched off: {why}" for key, why in off.items()]
     if graph["source"] == "none":
         who = (
-            "no sensor reads another"
-            if not graph["foretelling"]
-            else "a sensor reads those alone that foretell it"
+            "a sensor reads only those that foretell it"
+            if graph["foretelling"]
+            else "no sensor reads another"
         )
         sentences.append(f"{who}: the data set has no edges and no coordinates in use")
     return sentences
