@@ -36,9 +36,8 @@ PARTS = 8  # of training; in fewer more pass by chance, in more hardly any
 ROWS = 2048  # evenly spread; more of them choose neighbors that foretell no better
 PAST = 15 * 60  # s
 NEW = 1e-3  # of the squared length of past_j: what must be left of it beside all that is known
-DIGITS = (
-    9  # of the share of ahead_i that is told; beyond them processors differ, and the first of equals is taken
-)
+# Of the share of ahead_i that is told: beyond them processors differ, and the first of equals is taken.
+DIGITS = 9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,20 +147,43 @@ def _fill(
 
 
 class _Knowledge:
-    """What is known to each reader of a block, and what every sensor's past would add to it."""
+    """What is known to each reader of a block, and what every sensor's past would add to it in each part."""
 
     def __init__(
         self, past: Float64[np.ndarray, "part node row"], ahead: Float64[np.ndarray, "part reader row"]
     ) -> None:
-        self.past, self.ahead = past, ahead
-        self.known: list[np.ndarray] = []  # orthonormal for each part and reader
-        self.length = np.maximum(_dot(past, past).swapaxes(1, 2), np.finfo(float).tiny)
-        # of past_j beyond what is known: its squared length, and its product with ahead_i
-        self.left = np.repeat(self.length, ahead.shape[1], axis=1)
-        self.product = ahead @ past.swapaxes(1, 2)
-        self.whole = _dot(ahead, ahead)
+        self.parts = [_Part(*each) for each in zip(past, ahead, strict=True)]
 
     def add(self, column: Float64[np.ndarray, "part reader row"]) -> None:
+        for part, each in zip(self.parts, column, strict=True):
+            part.add(each)
+
+    def told(self) -> Float64[np.ndarray, "reader node"]:
+        """The least of the parts in which the reader deviates at all; 0 where their signs differ."""
+        along = against = np.array(np.nan)
+        for part in self.parts:
+            share = part.told()
+            along, against = np.fmin(along, share), np.fmax(against, share)
+        return np.round(np.nan_to_num(np.maximum(np.maximum(along, -against), 0)), DIGITS)
+
+
+class _Part:
+    """An eighth of training. What belongs to a reader that does not deviate in it is NaN."""
+
+    def __init__(
+        self, past: Float64[np.ndarray, "node row"], ahead: Float64[np.ndarray, "reader row"]
+    ) -> None:
+        self.past = past
+        size = np.sqrt(_dot(ahead, ahead))
+        self.ahead = ahead / np.where(size > 0, size, np.nan)
+        self.known: list[np.ndarray] = []  # orthonormal for each reader
+        self.length = _dot(past, past).T
+        # of past_j beyond what is known: its squared length, infinite where too little is left to be used,
+        # and its product with ahead_i
+        self.left = np.repeat(np.where(self.length > 0, self.length, np.inf), len(ahead), axis=0)
+        self.product = self.ahead @ past.T
+
+    def add(self, column: Float64[np.ndarray, "reader row"]) -> None:
         """Know this too; what is known already, or is 0, changes nothing."""
         rest = column.copy()
         for each in self.known:
@@ -169,19 +191,16 @@ class _Knowledge:
         size = _dot(rest, rest)
         is_new = size > NEW * _dot(column, column)
         rest = np.where(is_new, rest / np.sqrt(np.where(is_new, size, 1)), 0)
-        along = rest @ self.past.swapaxes(1, 2)
+        along = rest @ self.past.T
         self.product -= _dot(rest, self.ahead) * along
         self.left -= along**2
+        self.left[self.left <= NEW * self.length] = np.inf
         self.known.append(rest)
 
     def told(self) -> Float64[np.ndarray, "reader node"]:
-        """The least of the parts in which the reader deviates at all; 0 where their signs differ."""
-        is_new, speaks = self.left > NEW * self.length, self.whole > 0
-        share = self.product**2 / np.where(is_new, self.left, 1) / np.where(speaks, self.whole, 1)
-        least = np.where(speaks, np.where(is_new, share, 0), np.inf).min(axis=0)
-        agree = (np.abs(np.sign(self.product).sum(axis=0)) == speaks.sum(axis=0)) & speaks.any(axis=0)
-        return np.round(np.where(agree, least, 0), DIGITS)
+        """Shares of the squares of ahead_i, below 0 where past_j runs against it."""
+        return self.product * np.abs(self.product) / self.left
 
 
-def _dot(a: Float64[np.ndarray, "part node row"], b: Float64[np.ndarray, "part node row"]) -> np.ndarray:
-    return np.einsum("pnr,pnr->pn", a, b)[..., None]
+def _dot(a: Float64[np.ndarray, "node row"], b: Float64[np.ndarray, "node row"]) -> np.ndarray:
+    return np.einsum("nr,nr->n", a, b)[:, None]
