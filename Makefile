@@ -32,9 +32,10 @@ kernel:
 run: env
 	dvc repro
 
-# a file of tests goes to one process, because its tests share what they prepare
+# a file of tests goes to one process, because its tests share what they prepare;
+# in the order of the files, because the slow ones have few tests and would come last
 test: env
-	python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+	python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: env
 	ruff check .

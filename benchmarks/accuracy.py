@@ -45,8 +45,8 @@ from ruamel.yaml import YAML
 
 from headway.data.prepared import open_prepared
 from headway.errors import InputError
+from headway.training.identity import digest
 from headway.training.lock import RunLocked, acquire
-from headway.training.run import digest
 
 OURS = "headway"
 MODELS = (*PEERS, OURS)

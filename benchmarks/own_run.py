@@ -29,8 +29,8 @@ from project_copy import ROOT, change_params, copy_code, copy_raw, count_steps, 
 from results_log import code_digest
 from ruamel.yaml import YAML
 
+from headway.training.identity import digest
 from headway.training.lock import RunLocked, acquire
-from headway.training.run import digest
 
 SIMULATED, SIMULATED_BY = "simulated", "simulate"
 TRAINING = ("pretrain", "train", "evaluate")

@@ -17,7 +17,7 @@ from typing import Any
 
 from project_copy import log
 
-from headway.training.run import digest
+from headway.training.identity import digest
 
 KEY = ("set", "model", "seed", "settings")
 Key = tuple[str, str, int, str]

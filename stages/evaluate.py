@@ -13,9 +13,9 @@ from headway.errors import InputError, Stopped
 from headway.evaluation.report import EvaluateParams, evaluate
 from headway.models.folder import read_model_folder
 from headway.params import read_params
-from headway.training.ladder import out_of_memory_says
+from headway.training.memory import out_of_memory_says
 from headway.training.precision import resolve_device
-from headway.training.run import RuntimeParams
+from headway.training.runtime import RuntimeParams
 
 
 def main() -> None:

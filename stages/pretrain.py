@@ -11,10 +11,11 @@ from headway.errors import InputError, Stopped
 from headway.nn.ha_gat import HAGATParams
 from headway.nn.sgmp import SGMPParams
 from headway.params import read_params
-from headway.training.ladder import beside_the_steps, out_of_memory_says
+from headway.training.ladder import beside_the_steps
+from headway.training.memory import out_of_memory_says
 from headway.training.pretrain_experiment import run_pretraining
 from headway.training.pretraining import PretrainParams
-from headway.training.run import RuntimeParams
+from headway.training.runtime import RuntimeParams
 
 
 def main() -> None:

@@ -14,8 +14,9 @@ from headway.serving.publish import publish
 from headway.training.course import TrainParams
 from headway.training.distributed import take_seat
 from headway.training.experiment import run_experiment
-from headway.training.ladder import beside_the_steps, out_of_memory_says
-from headway.training.run import RuntimeParams
+from headway.training.ladder import beside_the_steps
+from headway.training.memory import out_of_memory_says
+from headway.training.runtime import RuntimeParams
 from headway.training.transfer import read_transfer
 
 

@@ -16,7 +16,7 @@ from headway.nn.heads import MixtureParams, PointParams
 from headway.serving.publish import publish
 from headway.training.course import TrainParams
 from headway.training.experiment import Trained, run_experiment
-from headway.training.run import RuntimeParams
+from headway.training.runtime import RuntimeParams
 from headway.training.seat import Seat
 from worlds import preprocess_params, windows_params, write_raw_world
 

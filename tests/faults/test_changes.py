@@ -17,7 +17,7 @@ from interrupt import checkpoints, train_until
 from headway.data.prepared import Prepared
 from headway.nn.none import NoneParams
 from headway.training.checkpoint import CheckpointError
-from headway.training.run import _tree, code_digest, describe
+from headway.training.identity import _tree, code_digest, describe
 from tiny_run import SECTIONS, TRAIN, results, tiny_data, train_params, train_tiny
 
 STEPS = TRAIN.epochs * TRAIN.epoch_steps

@@ -18,7 +18,7 @@ from headway.data.prepared import Prepared
 from headway.errors import Stopped
 from headway.models.st_mamba import Block
 from headway.training import experiment, piece
-from headway.training.run import RuntimeParams
+from headway.training.runtime import RuntimeParams
 from headway.types import Batch
 from tiny_run import RUNTIME, SECTIONS, TRAIN, results, train_tiny
 

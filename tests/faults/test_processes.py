@@ -25,8 +25,9 @@ from headway.data.prepared import Prepared
 from headway.errors import Stopped
 from headway.training import experiment
 from headway.training import run as run_module
+from headway.training.identity import read_identity
 from headway.training.lock import RunLocked, acquire, remove_unused
-from headway.training.run import Run, read_identity
+from headway.training.run import Run
 from tiny_run import RUNTIME, STAGE, results, train_params, train_tiny
 
 

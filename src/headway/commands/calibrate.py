@@ -26,8 +26,7 @@ from headway.training.allowance import (
     gpu_name,
     write_allowance,
 )
-from headway.training.ladder import is_out_of_memory
-from headway.training.memory import MIB, choose_allocator
+from headway.training.memory import MIB, choose_allocator, is_out_of_memory
 from headway.training.optimizer import make_optimizer
 from headway.training.piece import backward_piece
 from headway.training.plan import resolve_budget

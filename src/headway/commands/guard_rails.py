@@ -22,7 +22,7 @@ from headway.data.windows import anchor_lags
 from headway.training.course import TrainParams
 from headway.training.memory import GIB
 from headway.training.plan import Plan
-from headway.training.run import RuntimeParams
+from headway.training.runtime import RuntimeParams
 from headway.training.seat import parse_cluster
 
 # Rule of thumb for Adam at batch 32; it grows with the root of the batch (Malladi et al. 2022, arXiv

@@ -18,7 +18,7 @@ from headway.commands.findings import Finding, note, ok, problem
 from headway.nn.triton_scan import NATIVE, kernel_name
 from headway.training.memory import GIB
 from headway.training.precision import PrecisionChoice, resolve_device, resolve_precision
-from headway.training.run import RuntimeParams
+from headway.training.runtime import RuntimeParams
 
 LEAST_MEMORY = 2 * GIB  # available; torch and pandas alone take half a GiB
 LEAST_DISK, LITTLE_DISK = 1 * GIB, 5 * GIB

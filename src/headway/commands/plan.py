@@ -25,7 +25,7 @@ from headway.errors import InputError
 from headway.training.memory import GIB, MIB, parse_size
 from headway.training.plan import Plan, Planner, resolve_budget
 from headway.training.precision import resolve_device, resolve_precision
-from headway.training.run import RuntimeParams
+from headway.training.runtime import RuntimeParams
 from headway.training.window_plan import WindowPlanner, series_bytes
 
 GPU_SIZES = ("4GB", "6GB", "8GB", "12GB", "16GB", "24GB")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from headway.training.run import RuntimeParams
+from headway.training.runtime import RuntimeParams
 from headway.training.seat import parse_cluster
 
 

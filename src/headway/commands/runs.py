@@ -16,11 +16,12 @@ from typing import Any
 from headway.commands.findings import Finding, note, ok
 from headway.models import section_records
 from headway.training.checkpoint import STATE, list_checkpoints
+from headway.training.identity import IDENTITY, describe
 from headway.training.lock import lock_owner, remove_unused
 from headway.training.memory import MIB
 from headway.training.pretrain_experiment import decisive_sections
 from headway.training.resume import KIND
-from headway.training.run import IDENTITY, describe, last_use
+from headway.training.run import last_use
 
 SAME = "nothing"  # what `describe` says of two equal identities
 HEADER = ("run", "state", "best error", "size", "in training by", "differs from params.yaml in")

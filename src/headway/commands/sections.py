@@ -28,7 +28,7 @@ from headway.nn.sgmp import SGMPParams
 from headway.params import load_document, read_params
 from headway.training.course import TrainParams
 from headway.training.pretraining import PretrainParams
-from headway.training.run import RuntimeParams
+from headway.training.runtime import RuntimeParams
 
 BULLET = "  - "  # of InputError.from_problems
 RECORDS: dict[str, Any] = {

@@ -18,7 +18,7 @@ from typing import Any
 
 from headway.errors import InputError, Stopped
 from headway.training import keeper
-from headway.training.run import RuntimeParams
+from headway.training.runtime import RuntimeParams
 from headway.training.seat import Seat, parse_cluster
 
 LOOPBACK = "127.0.0.1"

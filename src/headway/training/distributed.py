@@ -28,7 +28,8 @@ from headway.errors import Stopped
 from headway.training import keeper
 from headway.training.cluster import open_client, seats_of, shown_file
 from headway.training.ranks import LOST
-from headway.training.run import EXIT_BUDGET, RuntimeParams
+from headway.training.run import EXIT_BUDGET
+from headway.training.runtime import RuntimeParams
 from headway.training.seat import NONE, Seat, seat_of_this_process
 
 BEAT_SECONDS = 1.0

@@ -21,6 +21,7 @@ from headway.models.collapse import CollapseCount
 from headway.models.standardized import Standardized
 from headway.nn.triton_scan import kernel_name
 from headway.training.course import Course
+from headway.training.identity import code_digest, describe
 from headway.training.ladder import memory_may_run_out
 from headway.training.loop import train
 from headway.training.memory import choose_allocator, keep_heap
@@ -28,7 +29,8 @@ from headway.training.network import geometry_of
 from headway.training.plan import resolve_budget
 from headway.training.precision import Precision, resolve_device, resolve_precision
 from headway.training.ranks import ALONE, LOST, Ranks, join
-from headway.training.run import Run, RuntimeParams, code_digest, describe
+from headway.training.run import Run
+from headway.training.runtime import RuntimeParams
 from headway.training.seat import Seat
 from headway.training.state import Progress
 from headway.training.transfer import SHARE, Transfer, apply_transfer

@@ -8,40 +8,17 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
 import torch
 
-from headway.errors import Stopped
-from headway.training.memory import peak_mib
+from headway.training.memory import out_of_memory_says, peak_mib
 from headway.training.run import Run
 from headway.training.state import TrainingState
 
-# what allocators of the CPU, of CUDA and of its libraries say
-OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
-
 log = logging.getLogger(__name__)
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an allocator raised it; torch.OutOfMemoryError is a RuntimeError."""
-    return isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
-
-
-@contextmanager
-def out_of_memory_says(advice: Callable[[], str]) -> Iterator[None]:
-    """Turn what an allocator raises into advice. Raises: Stopped with it, or with the advice of a block within."""
-    try:
-        yield
-    except Stopped:
-        raise
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise Stopped(f"out of memory{advice()}") from error
 
 
 def memory_may_run_out(run: Run, device: torch.device) -> AbstractContextManager[None]:

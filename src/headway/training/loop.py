@@ -28,8 +28,8 @@ from headway.models.standardized import Standardized
 from headway.objectives.forecast_loss import absolute_error
 from headway.training.course import Course, TrainParams
 from headway.training.curves import Curves
-from headway.training.ladder import is_out_of_memory, release, step_down
-from headway.training.memory import memory_mib
+from headway.training.ladder import release, step_down
+from headway.training.memory import is_out_of_memory, memory_mib
 from headway.training.nonfinite import refuse_non_finite
 from headway.training.optimizer import make_optimizer, seed_step, set_rate
 from headway.training.piece import backward_piece

@@ -1,4 +1,4 @@
-"""How much memory there is, what the process and the GPU hold now, and held at most."""
+"""How much memory there is, what is held now and was held at most, and what is said when none is left."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import os
 import re
 import resource
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 import psutil
 import torch
 
-from headway.errors import InputError
+from headway.errors import InputError, Stopped
 
 MIB, GIB = 2**20, 2**30
 UNITS = {"MB": 10**6, "GB": 10**9, "MiB": MIB, "GiB": GIB}
@@ -22,6 +24,8 @@ SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(MB|GB|MiB|GiB)")
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 # M_MMAP_MAX: no tensor gets a mapping of its own; M_TRIM_THRESHOLD, M_TOP_PAD: the heap shrinks and grows rarely.
 HEAP = {-4: 0, -1: 2**31 - 1, -2: 256 * MIB}
+# what allocators of the CPU, of CUDA and of its libraries say
+OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
 
 
 def parse_size(text: str) -> int:
@@ -81,3 +85,21 @@ def keep_heap() -> None:
     if mallopt is not None:
         for option, value in HEAP.items():
             mallopt(option, value)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an allocator raised it; torch.OutOfMemoryError is a RuntimeError."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
+
+
+@contextmanager
+def out_of_memory_says(advice: Callable[[], str]) -> Iterator[None]:
+    """Turn what an allocator raises into advice. Raises: Stopped with it, or with the advice of a block within."""
+    try:
+        yield
+    except Stopped:
+        raise
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise Stopped(f"out of memory{advice()}") from error

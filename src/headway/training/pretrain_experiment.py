@@ -24,12 +24,14 @@ from headway.atomic import replacing_folder, write_text
 from headway.data.prepared import Prepared
 from headway.nn.sgmp import angles_of
 from headway.nn.tree_encoder import TreeEncoder
+from headway.training.identity import code_digest
 from headway.training.ladder import memory_may_run_out
 from headway.training.memory import choose_allocator, keep_heap
 from headway.training.plan import resolve_budget
 from headway.training.precision import Precision, resolve_device, resolve_precision
 from headway.training.pretraining import PretrainParams, pretrain
-from headway.training.run import Run, RuntimeParams, code_digest
+from headway.training.run import Run
+from headway.training.runtime import RuntimeParams
 from headway.training.state import Progress
 from headway.training.transfer import write_nothing, write_transfer
 from headway.training.tree_batches import FEATURES, to_device

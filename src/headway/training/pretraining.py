@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from headway.nn.tree_encoder import TreeBatch, TreeEncoder
 from headway.objectives.gt_ssl import best_constant, growth_losses, order_losses, wrong_side
 from headway.training.curves import Curves
-from headway.training.ladder import is_out_of_memory, release, step_down
-from headway.training.memory import memory_mib
+from headway.training.ladder import release, step_down
+from headway.training.memory import is_out_of_memory, memory_mib
 from headway.training.nonfinite import refuse_non_finite
 from headway.training.optimizer import make_optimizer, seed_step, set_rate
 from headway.training.precision import Precision

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from headway.training.checkpoint import CheckpointError, load_newest, prune_checkpoints, save_checkpoint
-from headway.training.run import Run, describe
+from headway.training.identity import describe
+from headway.training.run import Run
 from headway.training.state import Progress, TrainingState
 
 KIND = "step"

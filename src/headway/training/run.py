@@ -9,89 +9,29 @@ code, the major version of torch - so the same experiment finds its folder again
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import json
 import logging
 import os
 import shutil
 import signal
-import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, Literal, NoReturn
-
-from annotated_types import Ge, Gt
+from typing import Any, NoReturn
 
 from headway.atomic import write_text
-from headway.data.windows import Residence
-from headway.errors import InputError, Stopped
+from headway.errors import Stopped
+from headway.training.identity import IDENTITY, describe, differences, digest, read_identity
 from headway.training.lock import acquire, remove_unused
-from headway.training.memory import parse_size
 from headway.training.ranks import ALONE, Ranks
-from headway.training.seat import parse_cluster
+from headway.training.runtime import RuntimeParams
 
-IDENTITY, SEQUENCE = "identity.json", "sequence"
-FORECAST_STEPS, MOST_FORECASTS = 60_000, 64  # sensors x steps, and windows, forecast at once without a plan
+SEQUENCE = "sequence"
 EXIT_BUDGET = 75  # sysexits' "temporary failure": not finished, run me again
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RuntimeParams:
-    """Section `runtime` of params.yaml: what may change between pause and resume without retraining.
-
-    Attributes:
-        device, precision: where and in which arithmetic.
-        micro_batch: windows in memory at once; 0 leaves it to the planner.
-        memory_budget: what training may use, as 4GB, for the planner; auto is a share of the machine's memory.
-        data: where the readings are: mapped from the disk, in memory, or on the device.
-        allocator: how a GPU's memory is divided.
-        threads: CPU threads, 0 for torch's choice.
-        cluster: none | local:N | the path of a Dask scheduler file | its address: who trains.
-        workers: of a cluster that is there: how many to wait for and take, 0 for all that are there.
-        interface: network interface that ranks meet on; auto is that of the Dask workers.
-        rank_timeout: seconds after which a rank that says nothing is taken for dead.
-        checkpoint_steps, checkpoint_minutes: cadence of checkpoints, whichever comes first.
-        max_hours: stop after so long with exit code 75; 0 for no limit.
-        resume: auto continues the same experiment; never starts it over; same-params continues it across a
-            change of code, and the model card says so.
-        keep_runs: run folders kept.
-    """
-
-    device: Literal["auto", "cpu", "cuda"]
-    precision: Literal["auto", "fp32", "bf16", "fp16"]
-    micro_batch: Annotated[int, Ge(0)]
-    memory_budget: str
-    data: Residence
-    allocator: Literal["expandable", "default"]
-    threads: Annotated[int, Ge(0)]
-    cluster: str
-    workers: Annotated[int, Ge(0)]
-    interface: str
-    rank_timeout: Annotated[float, Gt(0)]
-    checkpoint_steps: Annotated[int, Ge(1)]
-    checkpoint_minutes: Annotated[float, Ge(0)]
-    max_hours: Annotated[float, Ge(0)]
-    resume: Literal["auto", "never", "same-params"]
-    keep_runs: Annotated[int, Ge(1)]
-
-    def __post_init__(self) -> None:
-        if self.memory_budget != "auto":
-            try:
-                parse_size(self.memory_budget)
-            except InputError as error:
-                raise InputError(f"runtime.memory_budget: {error}") from None
-        parse_cluster(self.cluster)
-
-    def forecast_windows(self, sensors: int, history: int) -> int:
-        """Windows to forecast at once: the micro-batch, or where the planner chooses it a number from the sizes."""
-        return self.micro_batch or max(1, min(MOST_FORECASTS, FORECAST_STEPS // (sensors * history)))
 
 
 class Run:
@@ -180,7 +120,7 @@ class Run:
         if self.runtime.resume != "same-params":
             return None
         same = [
-            other for other in self._others() if _differences(read_identity(other), self.identity) == {"code"}
+            other for other in self._others() if differences(read_identity(other), self.identity) == {"code"}
         ]
         return max(same, key=last_use, default=None)
 
@@ -226,65 +166,6 @@ class Run:
         for path in self.folder.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
-
-
-def digest(content: Any) -> str:
-    """SHA-256 of canonical JSON."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def code_digest(package: str, script: Path) -> str:
-    """Hash of the parsed source of every loaded module of `package` and of the stage's script.
-
-    Parsed, not read: a comment or a line break does not end a run. Call it when all is imported and built.
-    """
-    files = [module.__file__ for name, module in sys.modules.items() if name.split(".")[0] == package]
-    sources = sorted(Path(file) for file in files if file)
-    return digest(sorted(_tree(ast.parse(path.read_text(encoding="utf-8"))) for path in [*sources, script]))
-
-
-def _tree(node: Any) -> str:
-    """A syntax tree without empty fields, of which each minor version of Python has others."""
-    if isinstance(node, ast.AST):
-        fields = [(name, value) for name, value in ast.iter_fields(node) if value is not None and value != []]
-        return f"{type(node).__name__}({', '.join(f'{name}={_tree(value)}' for name, value in fields)})"
-    return f"[{', '.join(map(_tree, node))}]" if isinstance(node, list) else repr(node)
-
-
-def describe(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """What differs, as `train.lr: 0.001 -> 0.002, code`.
-
-    Sections that only one of them has, those of another model, are passed over: `model.name` says it.
-    """
-    before, after = dict(_flatten(old)), dict(_flatten(new))
-    shared = {key.rpartition(".")[0] for key in before} & {key.rpartition(".")[0] for key in after}
-    words = []
-    for key in sorted(key for key in before.keys() | after.keys() if key.rpartition(".")[0] in shared):
-        if before.get(key) != after.get(key):
-            plain = key.split(".")[0] == "params"
-            values = f": {before.get(key, 'absent')} -> {after.get(key, 'absent')}" if plain else ""
-            words.append(key.removeprefix("params.") + values)
-    return ", ".join(words) or ("nothing" if old == new else "everything")
-
-
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> set[str]:
-    return {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
-
-
-def _flatten(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in content.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
-
-
-def read_identity(folder: Path) -> dict[str, Any]:
-    """Of another run; nothing where it was removed meanwhile or cannot be read."""
-    try:
-        return json.loads((folder / IDENTITY).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
 
 
 def last_use(folder: Path) -> int:
