@@ -7,27 +7,14 @@ import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 
 import pytest
 from run_stages import DATASET, STAGES, run_stage, write_params
 
 from headway.data.prepared import Prepared, open_prepared
-from headway.training import experiment
 from tiny_run import results, tiny_data, train_tiny
 from worlds import write_raw_world
-
-
-@pytest.fixture(scope="session", autouse=True)
-def quick_trainings() -> Iterator[None]:
-    """What takes most of a tiny training and is looked at elsewhere: reading the code again and again, dvclive's
-    search for a repository, waiting for the disk. Stages that DVC runs do all of it."""
-    with pytest.MonkeyPatch.context() as context:
-        context.setattr(experiment, "code_digest", cache(experiment.code_digest))
-        context.setattr("dvclive.live.get_dvc_repo", lambda: None)
-        context.setattr(os, "fsync", lambda _: None)
-        yield
 
 
 @pytest.fixture(scope="session")

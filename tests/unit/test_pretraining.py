@@ -46,7 +46,6 @@ each_encoder = pytest.mark.parametrize("encoder", ["sgmp", "ha_gat"])
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DVC_ROOT", os.fspath(tmp_path))
-    monkeypatch.setattr("dvclive.live.get_dvc_repo", lambda: None)
     return tmp_path
 
 
