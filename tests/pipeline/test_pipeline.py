@@ -52,6 +52,7 @@ def test_a_changed_key_outdates_the_stage_that_reads_it(
         ("src/headway/nn/none.py", []),
         ("src/headway/nn/ha_gat.py", ["pretrain", "train", "evaluate"]),
         ("src/headway/training/loop.py", ["train"]),
+        ("src/headway/training/run.py", ["pretrain", "train"]),
         ("src/headway/training/pretraining.py", ["pretrain"]),
         ("src/headway/evaluation/report.py", ["evaluate"]),
         ("src/headway/graph/neighbors.py", ["preprocess", "pretrain"]),
