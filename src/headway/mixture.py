@@ -67,9 +67,17 @@ class Mixture:
 
     def log_density(self, y: Float[Tensor, "batch horizon node"]) -> Float[Tensor, "batch horizon node"]:
         """log p(y), in nats per unit of y."""
+        return self._log_densities(y).logsumexp(-1)
+
+    def shares(self, y: Float[Tensor, "batch horizon node"]) -> Float[Tensor, "batch horizon node component"]:
+        """How likely y came from each component: w_k N(y; m_k, s_k) / p(y)."""
+        return self._log_densities(y).softmax(-1)
+
+    def _log_densities(self, y: Tensor) -> Float[Tensor, "batch horizon node component"]:
+        """log of w_k N(y; m_k, s_k)."""
         z = (y.unsqueeze(-1) - self.means) / self.deviations
         log_normal = -0.5 * z.square() - self.deviations.log() - 0.5 * math.log(2 * math.pi)
-        return (self.log_weights + log_normal).logsumexp(-1)
+        return self.log_weights + log_normal
 
     def distribution(self, y: Float[Tensor, "batch horizon node"]) -> Float[Tensor, "batch horizon node"]:
         """F(y): the probability of at most y."""

@@ -82,6 +82,13 @@ def test_one_component_is_a_gaussian() -> None:
     torch.testing.assert_close(mixture.crps(y), closed)
 
 
+def test_a_component_s_share_of_a_reading_is_its_density_s() -> None:
+    mixture, y = random_mixture(), readings()
+    normal = torch.distributions.Normal(mixture.means, mixture.deviations)
+    densities = mixture.log_weights.exp() * normal.log_prob(y.unsqueeze(-1)).exp()
+    torch.testing.assert_close(mixture.shares(y), densities / densities.sum(-1, keepdim=True))
+
+
 @pytest.mark.parametrize("level", [0.025, 0.1, 0.5, 0.75, 0.975])
 def test_quantiles_invert_the_distribution(level: float) -> None:
     mixture = random_mixture()

@@ -158,9 +158,10 @@ def calibrate(
     step = -(-(validation[1] - validation[0]) * targets // CALIBRATION_TARGETS)
     origins = torch.arange(*validation, max(1, step))
     forecasts = forecast_windows({"the model": model.eval()}, windows.gather, origins, batch_size)
-    said = ((forecast.batch, count.look(forecast.mixtures["the model"])) for forecast in forecasts)
+    said = ((each.mixtures["the model"], each.batch.target, each.batch.target_observed) for each in forecasts)
     return fit_calibrator(
-        Misses.of(Intervals.of(mixture), batch.target, batch.target_observed) for batch, mixture in said
+        Misses.of(Intervals.of(count.look(mixture, target, observed)), target, observed)
+        for mixture, target, observed in said
     )
 
 
