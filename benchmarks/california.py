@@ -79,7 +79,7 @@ def write_params(
         "warmup_steps": 5,
     }
     document["train"] |= short | train
-    document["ha_gat"]["hidden_dim"] = document["point"]["hidden_dim"] = given.width
+    document["ha_gat"]["hidden_dim"] = document["mixture"]["hidden_dim"] = given.width
     document["st_mamba"]["head_dim"] = min(32, given.width)
     document["runtime"] |= {"micro_batch": 1, "threads": 1, **runtime}
     with (folder / "params.yaml").open("w") as file:

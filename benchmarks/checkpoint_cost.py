@@ -36,7 +36,7 @@ from headway.training import experiment, loop
 
 LARGE: dict[str, dict[str, Any]] = {
     "ha_gat": {"hidden_dim": 1152},
-    "point": {"hidden_dim": 1152},
+    "mixture": {"hidden_dim": 1152},
     "windows": {"history": 4, "horizon": 4},
     "train": {"batch_size": 1, "epoch_steps": 1, "validation_windows": 1, "patience": 0},
     "runtime": {"micro_batch": 1},

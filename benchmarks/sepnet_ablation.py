@@ -38,6 +38,7 @@ BASE: dict[str, Any] = {
     "windows.horizon": 48,
     "model.name": "st_sepnet",
     "model.spatial": "hypergraph",
+    "model.head": "point",
     "train.batch_size": 16,
     "train.lr": 0.002,
     "train.warmup_steps": 20,

@@ -23,7 +23,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "preprocess": {"max_neighbors": 3},
     "st_mamba": {"layers": 1, "head_dim": 8, "state_dim": 2},
     "ha_gat": {"hidden_dim": 8},
-    "point": {"hidden_dim": 8, "layers": 1},
+    "mixture": {"hidden_dim": 8, "layers": 1},
     "train": {"epochs": 3, "epoch_steps": 8, "validation_windows": 32, "batch_size": 8, "warmup_steps": 2},
     "evaluate": {"prediction_stride": 50},
     "runtime": {"micro_batch": 128, "threads": 1, "checkpoint_steps": 3},

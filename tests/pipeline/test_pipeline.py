@@ -16,7 +16,7 @@ from dvc_project import Project, new_project
 
 def test_a_finished_pipeline_leaves_the_promised_files_and_runs_nothing_again(finished: Project) -> None:
     names = {path.name for path in (finished.folder / "models/train").iterdir()}
-    tables = {"scaler.json", "climatology.npy", "sensors.parquet"}
+    tables = {"scaler.json", "calibration.json", "climatology.npy", "sensors.parquet"}
     assert names == {"model.safetensors", "config.json", *tables, "README.md"}
     assert "Data and pipelines are up to date" in finished.dvc("repro")
     metrics = json.loads((finished.folder / "metrics/evaluate/metrics.json").read_text())

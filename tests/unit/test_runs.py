@@ -16,6 +16,7 @@ import pytest
 
 from headway.__main__ import main
 from headway.commands.runs import inspect_runs, list_runs, prune_runs, runs_table
+from headway.models import section_records
 from headway.training.experiment import identity
 from headway.training.pretrain_experiment import identity as pretraining_identity
 from project_params import ROOT, sections_of
@@ -31,7 +32,7 @@ def write_run(
     folder = store / "train" / f"{step:016x}"
     checkpoint = folder / f"step-{step:010}"
     checkpoint.mkdir(parents=True)
-    names = ("model", "train", "st_mamba", "ha_gat", "point")
+    names = ("model", "train", *section_records(sections["model"]))
     decisive = identity(tiny_prepared(), {name: sections[name] for name in names}, Path(__file__))
     (folder / "identity.json").write_text(json.dumps(decisive))
     (folder / "sequence").write_text(str(step))
