@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from headway.training.optimizer import make_optimizer
 from headway.training.piece import backward_piece
 from headway.training.precision import Precision
 from headway.training.trace import windows_of_size
+from headway.training.window_plan import WindowPlanner
 from headway.types import Batch
 
 MIB = 2**20
@@ -43,7 +44,7 @@ class Training:
     """A model in training on one piece of windows, over and over.
 
     Attributes:
-        step: one update, optimizer included. piece: forward and backward of the windows, without the update.
+        step: one update, optimizer included. piece: forward and backward of all windows, without the update.
     """
 
     model: Standardized
@@ -53,8 +54,11 @@ class Training:
     piece: Callable[[], None]
 
 
-def training(sections: dict[str, Any], sensors: int, windows: int) -> Training:
-    """A model of these sections for so many sensors, with random graph and readings."""
+def training(sections: dict[str, Any], sensors: int, windows: int, budget: int = 0) -> Training:
+    """A model of these sections for so many sensors, with random graph and readings.
+
+    Args: budget: bytes of a step; the planner then says how many windows are held at once. 0: all are.
+    """
     torch.manual_seed(0)
     model, meta = model_of_size(sections, sensors, STEP_SECONDS)
     model.train()
@@ -62,10 +66,12 @@ def training(sections: dict[str, Any], sensors: int, windows: int) -> Training:
     optimizer = make_optimizer(model, sections["train"].lr, sections["train"].weight_decay)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     observed = int(batch.target_observed.sum())
+    pieces = _split(batch, windows if not budget else plan_within(model, meta, windows, budget))
 
     def piece() -> None:
         optimizer.zero_grad(set_to_none=True)
-        backward_piece(model, batch, observed, FP32, scaler)
+        for some in pieces:
+            backward_piece(model, some, observed, FP32, scaler)
 
     def step() -> None:
         piece()
@@ -73,6 +79,19 @@ def training(sections: dict[str, Any], sensors: int, windows: int) -> Training:
         optimizer.step()
 
     return Training(model=model, meta=meta, batch=batch, step=step, piece=piece)
+
+
+def plan_within(model: Standardized, meta: PreparedMeta, windows: int, budget: int) -> int:
+    """How many windows training would hold at once in so many bytes, the interpreter's own aside."""
+    planner = WindowPlanner(model, meta, windows, FP32)
+    plan = planner.plan(budget + planner.beside.beside(budget))
+    model.set_recompute(plan.recompute)
+    return plan.micro_batch
+
+
+def _split(batch: Batch, windows: int) -> list[Batch]:
+    parts = {part.name: getattr(batch, part.name).split(windows) for part in fields(batch)}
+    return [Batch(**dict(zip(parts, rows, strict=True))) for rows in zip(*parts.values(), strict=True)]
 
 
 def _random(batch: Batch) -> Batch:
