@@ -43,7 +43,7 @@ CASES: list[Case] = [
     ("no graph", {"model": {"spatial": "none"}}, 207, 4, False, 1),
     ("STMGT with GATv2", STMGT, 100, 2, False, 1),
     ("STMGT with GATv2, recomputed", STMGT, 100, 2, True, 1),
-    ("GATv2 and a mixture", {"model": {"spatial": "gatv2", "head": "mixture"}}, 207, 2, False, 1),
+    ("GATv2 and one number", {"model": {"spatial": "gatv2", "head": "point"}}, 207, 2, False, 1),
     ("no anchors", {"model": {"anchors": False}}, 207, 4, False, 1),
     ("48 steps at three scales", {"windows": {"history": 48}}, 300, 1, False, 1),
     (
