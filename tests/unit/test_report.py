@@ -20,7 +20,7 @@ from headway.data.windows import Windows
 from headway.errors import InputError
 from headway.evaluation.report import EvaluateParams, evaluate, hour_of_day
 from headway.evaluation.sensor_week import typical_sensor
-from headway.evaluation.tables import horizon_label, results_table
+from headway.evaluation.tables import horizon_label, results_sentence, results_table
 from headway.models.baselines import NAIVE
 from headway.types import Batch, Forecast, PointForecast
 from project_params import ROOT
@@ -202,6 +202,7 @@ def test_results_that_cannot_be_read_or_written_are_told(
     assert main(["results"]) == 1
     scores = {"mae": 2.0, "rmse": 3.0, "mape": 4.0}
     forecasts.write_text(json.dumps({"headway": {"all": scores}}))
+    (tmp_path / "metrics/evaluate/distribution.json").write_text("{}")
     assert main(["results", "--write", "nowhere.md"]) == 1
     told = capsys.readouterr().err
     assert "forecasts.json not found; run `dvc repro`" in told and "forecasts.json is damaged: " in told
@@ -223,3 +224,19 @@ def test_the_results_table_has_a_row_a_forecast_and_leaves_out_other_minutes() -
         "| headway | 2.765 | 123.5 | - | 2.765 | 123.5 | - |",
         "| historical average | 2.765 | 123.5 | - | 1235 | 123.5 | - |",
     ]
+
+
+def test_what_a_distribution_is_worth_stands_below_the_table() -> None:
+    kinds = {
+        kind: {"coverage": {"80%": share}, "width": {"80%": width}}
+        for kind, share, width in (
+            ("raw", 0.7, 6.0),
+            ("calibrated", 0.7934, 7.12345),
+            ("recalibrated", 0.8, 7.5),
+        )
+    }
+    assert results_sentence({"crps": 2.33243, "crps_climatology": 3.15624, **kinds}) == (
+        "\nCRPS 2.332, of climatology 3.156; the 80 % interval holds 79.3 % of the readings, "
+        "80.0 % where it is calibrated anew each day, and is 7.123 wide.\n"
+    )
+    assert results_sentence({}) == ""

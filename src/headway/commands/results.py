@@ -4,29 +4,36 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from headway.atomic import write_text
 from headway.commands.sections import read_sections
 from headway.errors import InputError
-from headway.evaluation.tables import results_table
+from headway.evaluation.tables import ALL, results_sentence, results_table
 
-FORECASTS = Path("metrics/evaluate/forecasts.json")
+EVALUATION = Path("metrics/evaluate")
 BEGIN, END = "<!-- results -->\n", "<!-- /results -->"
 
 
 def evaluation_table(root: Path) -> str:
     """Markdown: error of the model and of the naive forecasts at `evaluate.minutes` and over all steps.
 
+    Below it, what the model's distribution is worth, where it says one.
     Raises: InputError when nothing was evaluated yet.
     """
     minutes = read_sections(root / "params.yaml")["evaluate"].minutes
+    table = results_table(_read(root, "forecasts.json"), minutes)
+    return table + results_sentence(_read(root, "distribution.json").get(ALL, {}))
+
+
+def _read(root: Path, name: str) -> dict[str, Any]:
+    path = EVALUATION / name
     try:
-        forecasts = json.loads((root / FORECASTS).read_text())
+        return json.loads((root / path).read_text())
     except FileNotFoundError:
-        raise InputError(f"{FORECASTS} not found; run `dvc repro`, or `dvc pull`") from None
+        raise InputError(f"{path} not found; run `dvc repro`, or `dvc pull`") from None
     except ValueError as error:
-        raise InputError(f"{FORECASTS} is damaged: {error}; run `dvc repro`, or `dvc checkout`") from None
-    return results_table(forecasts, minutes)
+        raise InputError(f"{path} is damaged: {error}; run `dvc repro`, or `dvc checkout`") from None
 
 
 def write_table(page: Path, table: str) -> None:

@@ -62,6 +62,22 @@ def results_table(forecasts: Mapping[str, Mapping[str, Mapping[str, Any]]], minu
     return "\n".join(lines) + "\n"
 
 
+def results_sentence(distribution: Mapping[str, Any]) -> str:
+    """What stands below the table where the model says a distribution; empty where it does not.
+
+    Args: distribution: scores over all steps, as in distribution.json.
+    """
+    if not distribution:
+        return ""
+    crps, naive = _cell(distribution["crps"]), _cell(distribution["crps_climatology"])
+    kinds = [distribution[kind] for kind in ("calibrated", "recalibrated")]
+    covered, anew = (f"{100 * kind['coverage']['80%']:.1f} %" for kind in kinds)
+    return (
+        f"\nCRPS {crps}, of climatology {naive}; the 80 % interval holds {covered} of the readings, "
+        f"{anew} where it is calibrated anew each day, and is {_cell(kinds[0]['width']['80%'])} wide.\n"
+    )
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write `content` in its own order; not a number is a fault of ours, None is the word for it."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
