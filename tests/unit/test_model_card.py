@@ -111,6 +111,13 @@ def test_a_model_without_anchors_or_context_says_so() -> None:
     assert "| context lags | none |" in card
 
 
+@pytest.mark.parametrize(
+    ("head", "said"), [("point", "without a statement of its uncertainty"), ("mixture", "`q0.975`")]
+)
+def test_the_limits_say_how_far_intervals_can_be_trusted(head: str, said: str) -> None:
+    assert said in model_card(replace(FACTS, head=head)).partition("## Limits")[2]
+
+
 def test_a_note_such_as_a_change_of_code_is_told_at_the_top() -> None:
     card = model_card(replace(FACTS, notes=("Continued across a change of code.",)))
     assert card.index("Continued across") < card.index("## Facts")

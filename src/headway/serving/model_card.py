@@ -181,6 +181,11 @@ def _limits(facts: CardFacts) -> list[str]:
     ]
     if facts.head == "point":
         limits.append("One number a step, without a statement of its uncertainty.")
+    else:
+        limits.append(
+            "Its intervals, from `q0.025` to `q0.975`, are calibrated on validation data; in another season they may "
+            "hold more or less than they promise, unless `recalibrate` follows it."
+        )
     if facts.context or facts.trailing:
         days = max(*facts.context, *facts.trailing, 0) * facts.step_seconds / DAY
         limits.append(f"It reads up to {days:.4g} days back; given fewer, it makes do and is less exact.")
