@@ -103,7 +103,7 @@ def compare(
         "sensors": sensors,
         "windows": windows,
         "traced": traced.peak - traced.optimizer - traced.best,
-        "measured": before + peak_bytes(made.piece),
+        "measured": before + peak_bytes(made.group),
     }
 
 

@@ -76,7 +76,7 @@ def alternate(cases: list[Training]) -> list[float]:
     for number in range(ROUNDS + 1):
         for made, spent in zip(cases, times, strict=True):
             started = time.perf_counter()
-            made.piece()
+            made.group()
             if number:
                 spent.append(time.perf_counter() - started)
     return [statistics.median(spent) for spent in times]

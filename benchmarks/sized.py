@@ -41,16 +41,18 @@ def sections_of(**changes: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
-    """A model in training on one piece of windows, over and over.
+    """A model in training on the same windows, over and over.
 
     Attributes:
-        step: one update, optimizer included. piece: forward and backward of all windows, without the update.
+        step: one update, optimizer included. group: forward and backward of all windows, without the update.
+        piece: likewise of those that are in memory at once.
     """
 
     model: Standardized
     meta: PreparedMeta
     batch: Batch
     step: Callable[[], None]
+    group: Callable[[], None]
     piece: Callable[[], None]
 
 
@@ -68,23 +70,28 @@ def training(sections: dict[str, Any], sensors: int, windows: int, budget: int =
     observed = int(batch.target_observed.sum())
     pieces = _split(batch, windows if not budget else plan_within(model, meta, windows, budget))
 
-    def piece() -> None:
+    def piece(some: Batch = pieces[0]) -> None:
+        backward_piece(model, some, observed, FP32, scaler)
+
+    def group() -> None:
         optimizer.zero_grad(set_to_none=True)
         for some in pieces:
-            backward_piece(model, some, observed, FP32, scaler)
+            piece(some)
 
     def step() -> None:
-        piece()
+        group()
         torch.nn.utils.clip_grad_norm_(model.parameters(), sections["train"].clip_norm)
         optimizer.step()
 
-    return Training(model=model, meta=meta, batch=batch, step=step, piece=piece)
+    return Training(model=model, meta=meta, batch=batch, step=step, group=group, piece=piece)
 
 
 def plan_within(model: Standardized, meta: PreparedMeta, windows: int, budget: int) -> int:
     """How many windows training would hold at once in so many bytes, the interpreter's own aside."""
     planner = WindowPlanner(model, meta, windows, FP32)
     plan = planner.plan(budget + planner.beside.beside(budget))
+    if not plan.fits:
+        sys.exit(f"{budget / MIB:.0f} MiB are too few: {plan.describe()}")
     model.set_recompute(plan.recompute)
     return plan.micro_batch
 

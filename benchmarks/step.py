@@ -33,7 +33,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from headway.training.memory import keep_heap
 
 SENSORS, STEPS, BATCH, NEIGHBORS, ROUNDS = 207, 12, 16, 15, 7
-WIDE = {  # MiB that a step may hold; 0: as many as it takes
+WIDE = {  # MiB that the planner is given, weights and moments included; 0: as many as it takes
     "headway, two blocks of width 64": 0,
     "the same in 150 MiB": 150,
     "the same in 30 MiB": 30,
@@ -44,7 +44,8 @@ CLASSES = {  # of an operator's name, the first that is found in it
     "norms and softmax": ("norm", "softmax"),
     "copies": ("copy", "cat", "fill", "zero", "clone", "repeat"),
 }
-Steps = dict[str, tuple[nn.Module, Callable[[], None]]]
+# a model, an update of it, and what of that is in memory at once
+Steps = dict[str, tuple[nn.Module, Callable[[], None], Callable[[], None]]]
 
 
 def main() -> None:
@@ -56,12 +57,12 @@ def main() -> None:
     keep_heap()
     torch.exp(torch.zeros(1))
     made = training(sections_of(), SENSORS, BATCH)
-    steps: Steps = {"headway": (made.model, made.step)}
+    steps: Steps = {"headway": (made.model, made.step, made.piece)}
     for name, budget in WIDE.items():
         wide = training(
             sections_of(ha_gat={"hidden_dim": 64}, st_mamba={"layers": 2}), SENSORS, BATCH, budget * MIB
         )
-        steps[name] = (wide.model, wide.step)
+        steps[name] = (wide.model, wide.step, wide.piece)
     steps |= peers()
     rows, peaks = measure(steps), matrix_peak()
     lines = [
@@ -71,7 +72,7 @@ def main() -> None:
     for row in rows:
         figures = f"{row['samples']:.1f} | {row['ratio']:.2f} | {row['peak']:.0f} | {row['kept']:.0f}"
         lines.append(f"| {row['model']} | {row['weights']:,} | {figures} |")
-    flops = matrix_flops(made.piece)
+    flops = matrix_flops(made.group)
     achieved = flops / 1e9 / BATCH * rows[0]["samples"]
     lines += [
         "",
@@ -90,13 +91,13 @@ def measure(steps: Steps) -> list[dict[str, Any]]:
     """A row a model: median samples a second, median of the ratios of each round, memory."""
     times: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(ROUNDS + 1):
-        for name, (_, step) in steps.items():
+        for name, (_, step, _) in steps.items():
             started = time.perf_counter()
             step()
             if number:  # the first one warms up
                 times[name].append(time.perf_counter() - started)
     rows = []
-    for name, (model, step) in steps.items():
+    for name, (model, step, piece) in steps.items():
         model.zero_grad(set_to_none=True)  # what is there before is not the step's
         ratios = [theirs / ours for theirs, ours in zip(times[name], times["headway"], strict=True)]
         rows.append(
@@ -106,7 +107,7 @@ def measure(steps: Steps) -> list[dict[str, Any]]:
                 "samples": BATCH / statistics.median(times[name]),
                 "ratio": statistics.median(ratios),
                 "peak": peak_bytes(step) / MIB,
-                "kept": kept_bytes(step, list(model.parameters())) / MIB,
+                "kept": kept_bytes(piece, list(model.parameters())) / MIB,
             }
         )
     return rows
@@ -147,7 +148,8 @@ def peers() -> Steps:
         except (ImportError, KeyError, OSError) as reason:
             sys.stderr.write(f"without {name}: {type(reason).__name__} {reason}\n")
             continue
-        found[name] = (model, step_of(model, forward))
+        step = step_of(model, forward)
+        found[name] = (model, step, step)
     return found
 
 

@@ -58,7 +58,7 @@ def measure(sensors: int, rounds: int) -> dict[str, float]:
     """Milliseconds of an update, the median over rounds."""
     torch.set_num_threads(1)
     made = training(sections_of(), sensors, 1)
-    made.piece()
+    made.group()
     linear = linear_maps(made.model)
     maps = [weight for name, weight in made.model.named_parameters() if name in linear]
     others = [weight for name, weight in made.model.named_parameters() if name not in linear]

@@ -9,7 +9,7 @@
     python -m headway fetch [NAME]      the files of a published data set, or the names there are
     python -m headway import FORMAT SOURCE --name NAME
                                         a foreign data set as data/raw/NAME (--help lists the formats)
-    python -m headway results           the table of the last evaluation
+    python -m headway results           the last evaluation: errors, and what the intervals are worth
     python -m headway runs              the unfinished and finished runs in .resume
     python -m headway runs --prune      remove those that params.yaml does not describe and nobody trains
     python -m headway predict MODEL RECENT [--out FILE]     forecasts from a table of recent readings
@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     preset = commands.add_parser("preset", help="set params.yaml to a preset")
     preset.add_argument("name", nargs="?", metavar="NAME", help="without it, the presets there are")
     preset.add_argument("--list", action="store_true", help="the presets there are")
-    results = commands.add_parser("results", help="the table of the last evaluation, in Markdown")
+    results = commands.add_parser("results", help="the last evaluation, in Markdown")
     results.add_argument("--write", type=Path, metavar="PAGE", help="put it between the marks of this page")
     runs = commands.add_parser("runs", help="the unfinished and finished runs in .resume")
     runs.add_argument(

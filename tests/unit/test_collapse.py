@@ -60,7 +60,7 @@ def test_a_rare_spike_is_no_warning_and_a_common_one_names_the_keys() -> None:
     look(count, forecasts([[0.5, 4.0], [1.0, 4.0]], [0.5, 0.5]), 9.0)
     (told,) = count.told()
     assert "1.5% of the validation forecasts" in told and "mixture.smallest" in told
-    assert "50% of its weight" in told and "0% of the readings fall there" in told
+    assert "50% of their weight" in told and "where 0% of the readings fall" in told
 
 
 def test_narrow_components_that_readings_fall_into_are_no_collapse() -> None:

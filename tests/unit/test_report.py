@@ -235,8 +235,9 @@ def test_what_a_distribution_is_worth_stands_below_the_table() -> None:
             ("recalibrated", 0.8, 7.5),
         )
     }
-    assert results_sentence({"crps": 2.33243, "crps_climatology": 3.15624, **kinds}) == (
-        "\nCRPS 2.332, of climatology 3.156; the 80 % interval holds 79.3 % of the readings, "
-        "80.0 % where it is calibrated anew each day, and is 7.123 wide.\n"
+    assert results_sentence({"crps": 2.33243, "crps_climatology": 3.15624, "count": 9, **kinds}) == (
+        "\nCRPS 2.332, of climatology 3.156; the 80 % interval is 7.123 wide and holds 79.3 % of the readings, "
+        "80.0 % where it is calibrated anew each day.\n"
     )
-    assert results_sentence({}) == ""
+    unseen = dict.fromkeys(("crps", "crps_climatology"))
+    assert results_sentence({**unseen, "count": 0}) == results_sentence({}) == ""

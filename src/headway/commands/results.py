@@ -1,4 +1,4 @@
-"""`python -m headway results`: the table of the last evaluation, for the terminal or between two marks of a page."""
+"""`python -m headway results`: the last evaluation, for the terminal or between two marks of a page."""
 
 from __future__ import annotations
 

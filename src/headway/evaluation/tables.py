@@ -67,14 +67,14 @@ def results_sentence(distribution: Mapping[str, Any]) -> str:
 
     Args: distribution: scores over all steps, as in distribution.json.
     """
-    if not distribution:
+    if not distribution.get("count"):
         return ""
     crps, naive = _cell(distribution["crps"]), _cell(distribution["crps_climatology"])
     kinds = [distribution[kind] for kind in ("calibrated", "recalibrated")]
     covered, anew = (f"{100 * kind['coverage']['80%']:.1f} %" for kind in kinds)
     return (
-        f"\nCRPS {crps}, of climatology {naive}; the 80 % interval holds {covered} of the readings, "
-        f"{anew} where it is calibrated anew each day, and is {_cell(kinds[0]['width']['80%'])} wide.\n"
+        f"\nCRPS {crps}, of climatology {naive}; the 80 % interval is {_cell(kinds[0]['width']['80%'])} wide and "
+        f"holds {covered} of the readings, {anew} where it is calibrated anew each day.\n"
     )
 
 

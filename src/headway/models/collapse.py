@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 class CollapseCount:
     """Sums over the observed targets of forecasts with a weight of at least HEAVY in components on the floor.
 
+    They are of the whole network: at a single sensor a few such forecasts say little.
+
     Args:
         floor: smallest deviation that a component can have, in the forecasts' unit; of each node, or of all.
     """
@@ -64,8 +66,8 @@ class CollapseCount:
             return []
         weight, readings = self.said / self.heavy, self.found / self.heavy
         sentence = (
-            f"In {share:.1%} of the validation forecasts the mixture has collapsed: {weight:.0%} of its weight is on "
-            f"components of the smallest deviation, and {readings:.0%} of the readings fall there. Raise "
+            f"{share:.1%} of the validation forecasts have {weight:.0%} of their weight on components of the "
+            f"smallest deviation, where {readings:.0%} of the readings fall: the mixture has collapsed. Raise "
             "mixture.smallest, mixture.mean_square or mixture.entropy, or look for training readings that stand "
             "still on the quality page."
         )
