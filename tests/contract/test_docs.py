@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 
 from headway.__main__ import _parser
+from headway.evaluation.tables import results_sentence
 from headway.params import load_document
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,9 +72,8 @@ def test_commands_of_benchmarks_that_a_page_names_have_options_that_exist_and_th
 def test_the_results_of_the_readme_are_those_of_the_committed_metrics() -> None:
     page = (ROOT / "README.md").read_text(encoding="utf-8")
     shown = page.partition("<!-- results -->")[2].partition("<!-- /results -->")[0]
-    header, _, *rows = [
-        [cell.strip() for cell in line.strip("|").split("|")] for line in shown.split("\n")[1:-1]
-    ]
+    lines = [line for line in shown.split("\n") if line.startswith("|")]
+    header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     measured = pd.read_csv(ROOT / "metrics/evaluate/horizon.csv", index_col="horizon_minutes")
     places = {title: int(title.split()[1]) for title in header if re.fullmatch(r"MAE \d+ min", title)}
     for row in rows:
@@ -81,6 +82,8 @@ def test_the_results_of_the_readme_are_those_of_the_committed_metrics() -> None:
                 measured.loc[minutes, row[0].replace(" ", "_")], abs=0.006
             )
     assert [row[0].replace(" ", "_") for row in rows] == list(measured.columns) and len(places) == 3
+    scores = json.loads((ROOT / "metrics/evaluate/metrics.json").read_text())
+    assert shown.endswith(results_sentence(scores["distribution"]))
 
 
 def _anchors(page: Path) -> list[str]:
