@@ -45,7 +45,7 @@ class Training:
 
     Attributes:
         step: one update, optimizer included. group: forward and backward of all windows, without the update.
-        piece: likewise of those that are in memory at once.
+        piece: of those that are in memory at once, added to the gradients there are.
     """
 
     model: Standardized

@@ -181,7 +181,9 @@ def test_a_fault_of_a_run_table_is_told(tmp_path: Path, text: str, expected: str
     assert expected in refusal("runs", path)
 
 
-@pytest.mark.skipif(not RUNS.is_dir(), reason=f"the real run table {RUNS.name} is not beside the project")
+@pytest.mark.skipif(
+    not RUNS.is_dir(), reason=f"the real run table is not at shared/data/{RUNS.name} beside the project"
+)
 def test_the_run_table_of_ho_chi_minh_city_equals_its_published_pivot(tmp_path: Path) -> None:
     shutil.copy(RUNS / "runs.parquet", tmp_path)
     folder = bring("runs", tmp_path / "runs.parquet", time_zone="Asia/Ho_Chi_Minh")

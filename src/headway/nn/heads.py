@@ -84,7 +84,7 @@ class MixtureHead(nn.Module):
 
     def forward(self, state: Float[Tensor, "batch node d"], batch: Batch) -> Mixture:
         hidden = self.decoder(state, batch)
-        # sensors last in memory: every sum over the few components then adds whole rows, which halves the loss's time
+        # sensors last in memory: every sum over the few components then adds whole rows, in the loss too
         out = torch.addmm(self.out.bias.unsqueeze(1), self.out.weight, hidden.flatten(0, 1).T).float()
         logits, means, raw = out.unflatten(0, self.shape).unflatten(-1, hidden.shape[:2])
         rising = F.softplus(raw)
