@@ -70,6 +70,11 @@ NO_MAMBA = Edit(
     old="h = self.norm(self.dropout(past).add_(h[:, :, -wanted:]))",
     new="h = self.norm(h[:, :, -wanted:] + 0 * past)  # every weight still has a gradient",
 )
+DAYS_AGO = Edit(
+    file="src/headway/data/split.py",
+    old="if covers_two_weeks(training_rows, step):",
+    new="if training_rows:  # readings of a day and more ago however short training is",
+)
 ADAMW = Edit(
     file="src/headway/training/optimizer.py",
     old="return MuonAdamW(turned, others, lr, weight_decay)",
@@ -88,6 +93,11 @@ ROWS = {
     "adamw_twice": Row(title="the same at twice the rate", changes={"train.lr": 0.004}, edit=ADAMW),
     "no_context": Row(
         title="no context: history alone", changes={"windows.context": [], "windows.trailing_weeks": 0}
+    ),
+    "days_ago": Row(
+        title="readings of a day ago, however short training is",
+        changes={"windows.trailing_weeks": 0},
+        edit=DAYS_AGO,
     ),
     "no_usual": Row(title="day and week, not what was usual", changes={"windows.trailing_weeks": 0}),
     "no_anchors": Row(title="no anchors", changes={"model.anchors": False}),
