@@ -73,7 +73,7 @@ NO_MAMBA = Edit(
 DAYS_AGO = Edit(
     file="src/headway/data/split.py",
     old="if covers_two_weeks(training_rows, step):",
-    new="if training_rows:  # readings of a day and more ago however short training is",
+    new="if training_rows:  # however short it is",
 )
 ADAMW = Edit(
     file="src/headway/training/optimizer.py",
@@ -95,7 +95,7 @@ ROWS = {
         title="no context: history alone", changes={"windows.context": [], "windows.trailing_weeks": 0}
     ),
     "days_ago": Row(
-        title="readings of a day ago, however short training is",
+        title="day and week, not what was usual, however short training is",
         changes={"windows.trailing_weeks": 0},
         edit=DAYS_AGO,
     ),

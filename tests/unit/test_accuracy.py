@@ -134,7 +134,7 @@ def test_stid_trains_and_learns_more_with_context(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.skipif(
     not os.environ.get("STID"),
-    reason="STID names no checkout of github.com/GestaltCogTeam/STID, whose code is not ours to keep",
+    reason="the environment variable STID names no checkout of https://github.com/GestaltCogTeam/STID",
 )
 def test_the_official_stid_has_as_many_weights_as_published(tmp_path: Path) -> None:
     prepared = tiny_data(tmp_path)
