@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import torch
 from jaxtyping import Float
@@ -88,22 +89,21 @@ class Mixture:
         """The y with F(y) = level, 0 < level < 1; it lies between those of the components.
 
         Bisection brings it within less than a component's width, where F is nearly straight and Newton's steps
-        finish. Each number takes the same steps whatever stands beside it.
+        finish. Each number takes the same steps whatever stands beside it, to the same bits.
         """
-        # components first, so that every sum is of whole arrays
         said = self.log_weights.exp(), self.means, self.deviations
         weights, means, deviations = (part.movedim(-1, 0).contiguous() for part in said)
         parts = means + deviations * ndtri(torch.tensor(level, dtype=torch.float64)).item()
         low, high = parts.amin(0), parts.amax(0)
         for _ in range(HALVINGS):
             middle = (low + high) / 2
-            below = (weights * ndtr((middle - means) / deviations)).sum(0) < level
+            below = _in_turn(weights * ndtr((middle - means) / deviations)) < level
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
         found, heights = (low + high) / 2, weights / deviations / math.sqrt(2 * math.pi)
         for _ in range(NEWTON_STEPS):
             z = (found - means) / deviations
-            density = (heights * torch.exp(-0.5 * z.square())).sum(0).clamp(min=SMALLEST_DENSITY)
-            over = (weights * ndtr(z)).sum(0) - level
+            density = _in_turn(heights * torch.exp(-0.5 * z.square())).clamp(min=SMALLEST_DENSITY)
+            over = _in_turn(weights * ndtr(z)) - level
             found = torch.minimum(torch.maximum(found - over / density, low), high)
         return found
 
@@ -123,6 +123,12 @@ class Mixture:
             )
             spread = spread + weights[..., k] * (weights * row).sum(-1)
         return distance - spread / 2
+
+
+def _in_turn(parts: Float[Tensor, "component batch horizon node"]) -> Float[Tensor, "batch horizon node"]:
+    """Sum over components, one after another: torch's sum groups them otherwise in the last columns of an array,
+    so that the bits of a number would depend on how many stand before and behind it."""
+    return reduce(torch.add, parts.unbind(0))
 
 
 def _mean_distance(difference: Tensor, variance: Tensor) -> Tensor:

@@ -26,6 +26,23 @@ def readings(seed: int = 1) -> Tensor:
     return 50 + 4 * torch.randn(*SHAPE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+@pytest.mark.parametrize("sensors", [1, 3, 5, 16, 207])
+def test_no_bit_depends_on_the_windows_beside_it(sensors: int) -> None:
+    random = torch.Generator().manual_seed(0)
+    log_weights, means, deviations = torch.randn(3, 7, 12, sensors, 5, generator=random)
+    whole = (log_weights.log_softmax(-1), 50 + 30 * means, 0.2 + deviations.abs())
+    y = 50 + 30 * torch.randn(7, 12, sensors, generator=random)
+
+    def said(row: slice) -> list[Tensor]:
+        parts = [part[row] for part in whole]
+        one = Mixture(log_weights=parts[0], means=parts[1], deviations=parts[2])
+        return [one.quantiles((0.025, 0.5, 0.9)), one.crps(y[row]), one.log_density(y[row])]
+
+    for row in range(7):
+        for alone, beside in zip(said(slice(row, row + 1)), said(slice(None)), strict=True):
+            assert torch.equal(alone[0], beside[row])
+
+
 @pytest.mark.parametrize("row", range(6))
 def test_the_crps_is_the_integral_of_the_squared_distance_of_distributions(row: int) -> None:
     mixture, y = random_mixture(), readings()
