@@ -1,10 +1,12 @@
 """HA-GAT on the neighbor table beside PyTorch Geometric's GATv2Conv: time, and memory kept for the backward pass.
 
     pip install torch_geometric
-    python benchmarks/attention.py [--sensors 207 ...] [--json FILE]
+    python benchmarks/attention.py [--sensors 207 ...] [--windows 16] [--json FILE]
 
-One layer, forward and backward, width 64, 2 heads, 15 neighbors with 2 features an edge, 16 windows of 12 steps.
-HA-GAT does more: signs and regimes, and with two hops a second aggregation. The runs alternate, the medians count.
+One layer, forward and backward, width 64, 2 heads, 15 neighbors with 2 features an edge, windows of 12 steps.
+HA-GAT does more: signs and regimes, and with two hops a second aggregation. `its matrix products` are the linear
+maps of the layer with one hop and nothing between them, those of equal input as one: the least that a layer with
+these maps can take, and keep. The runs alternate, the medians count.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.nn import GATv2Conv  # pyright: ignore[reportMissingImports] - the peer, not a dependency
 
@@ -30,7 +33,7 @@ from headway.nn.neighbor_table import NeighborTable
 from headway.training.memory import keep_heap
 from headway.types import Graph
 
-WIDTH, HEADS, NEIGHBORS, WINDOWS, STEPS, ROUNDS = 64, 2, 15, 16, 12, 7
+WIDTH, HEADS, NEIGHBORS, STEPS, ROUNDS = 64, 2, 15, 12, 11
 MIB = 2**20
 
 
@@ -39,31 +42,35 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--sensors", type=int, nargs="+", default=[207, 2000])
+    parser.add_argument("--windows", type=int, default=16)
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     arguments = parser.parse_args()
     keep_heap()  # for both: the peer's large tensors would otherwise be faulted in anew each time
-    rows = [row for sensors in arguments.sensors for row in compare(sensors)]
+    rows = [row for sensors in arguments.sensors for row in compare(sensors, arguments.windows)]
     lines = [
         "| sensors | layer | ms | times as fast | kept MiB | share kept |",
         "|---:|---|---:|---:|---:|---:|",
     ]
     for row in rows:
-        figures = f"{row['ms']:.0f} | {row['speed']:.2f} | {row['kept_mib']:.0f} | {row['share_kept']:.2f}"
+        figures = f"{row['ms']:.0f} | {row['speed']:.2f} | {row['kept_mib']:.0f} | {row['share_kept']:.3f}"
         lines.append(f"| {row['sensors']:,} | {row['layer']} | {figures} |")
     sys.stdout.write("\n".join(lines) + "\n")
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
 
 
-def compare(sensors: int) -> list[dict[str, Any]]:
+def compare(sensors: int, windows: int) -> list[dict[str, Any]]:
     """A row a layer, the peer first."""
     torch.manual_seed(0)
     graph = random_graph(sensors)
     table = NeighborTable(graph)
-    layers: dict[str, Callable[[], Tensor]] = {"GATv2Conv": peer(graph)}
+    layers: dict[str, Callable[[], Tensor]] = {"GATv2Conv": peer(graph, windows)}
     for hops in (1, 2):
         params = HAGATParams(hidden_dim=WIDTH, heads=HEADS, regimes=4, hops=hops, attention_dropout=0.0)
-        layers[f"HA-GAT, {hops} hop(s)"] = ours(HAGAT(params, edge_features=2), table, sensors)
+        layer = HAGAT(params, edge_features=2)
+        layers[f"HA-GAT, {hops} hop(s)"] = ours(layer, table, windows)
+        if hops == 1:
+            layers["its matrix products"] = products(layer, sensors, windows)
     times: dict[str, list[float]] = {name: [] for name in layers}
     for _ in range(ROUNDS):
         for name, layer in layers.items():
@@ -95,14 +102,22 @@ def random_graph(sensors: int) -> Graph:
     )
 
 
-def ours(layer: nn.Module, table: NeighborTable, sensors: int) -> Callable[[], Tensor]:
-    h = torch.randn(WINDOWS, sensors, STEPS, WIDTH, requires_grad=True)
+def ours(layer: nn.Module, table: NeighborTable, windows: int) -> Callable[[], Tensor]:
+    h = torch.randn(windows, len(table.valid), STEPS, WIDTH, requires_grad=True)
     return lambda: layer(h, table)
 
 
-def peer(graph: Graph) -> Callable[[], Tensor]:
+def products(layer: HAGAT, sensors: int, windows: int) -> Callable[[], Tensor]:
+    """The linear maps into and out of the attention; those to the few regimes are left out."""
+    h, reached = (torch.randn(windows, sensors, STEPS, WIDTH, requires_grad=True) for _ in range(2))
+    into = (layer.query, layer.key, layer.value, layer.regime_self, layer.regime_mean)
+    weight = torch.cat([part.weight for part in into]).detach().requires_grad_()
+    return lambda: F.linear(h, weight).sum() + layer.out(reached).sum()
+
+
+def peer(graph: Graph, windows: int) -> Callable[[], Tensor]:
     """The usual way: all windows and steps as one graph of disconnected copies."""
-    sensors, copies = len(graph.valid), WINDOWS * STEPS
+    sensors, copies = len(graph.valid), windows * STEPS
     layer = GATv2Conv(WIDTH, WIDTH // HEADS, heads=HEADS, edge_dim=2, add_self_loops=False)
     target = torch.arange(sensors).repeat_interleave(NEIGHBORS)
     edges = torch.stack([graph.neighbors.flatten().long(), target])

@@ -1,6 +1,7 @@
 """Which limit each part of a training step is at: the machine's matrix peak, its copy bandwidth, or neither.
 
-    python benchmarks/roofline.py [--sensors 207] [--windows 16] [--rounds 7] [--json FILE]
+    python benchmarks/roofline.py [--sensors 207] [--windows 16] [--width 64] [--blocks 2] [--rounds 7]
+        [--json FILE]
 
 Every operation of whole steps is timed and counted, forward, backward and update: its arithmetic, and the bytes of
 what it reads and writes, each once. Peak and bandwidth are measured in the same run. `least` is the time that a part
@@ -49,7 +50,7 @@ NAMES = {  # of an operation's name, the first that is found in it
     "foreach": "optimizer",
 }
 OTHERS = "elementwise, copies"
-GATHERS = ("_embedding_bag", "_embedding_bag_per_sample_weights_backward")
+GATHERS = ("_embedding_bag", "_embedding_bag_forward_only", "headway::sampled_dot")
 COPIES = ("copy", "clone", "cat", "fill", "zero", "index", "repeat")
 COPIED_MIB = 256
 
@@ -91,20 +92,24 @@ def main() -> None:
     )
     parser.add_argument("--sensors", type=int, default=207)
     parser.add_argument("--windows", type=int, default=16)
+    parser.add_argument("--width", type=int, help="of the model; as params.yaml has it")
+    parser.add_argument("--blocks", type=int, help="the same")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     arguments = parser.parse_args()
     keep_heap()
     torch.exp(torch.zeros(1))
-    found = measure(arguments.sensors, arguments.windows, arguments.rounds)
+    sizes = {"ha_gat": {"hidden_dim": arguments.width}, "st_mamba": {"layers": arguments.blocks}}
+    given = {name: keys for name, keys in sizes.items() if None not in keys.values()}
+    found = measure(sections_of(**given), arguments.sensors, arguments.windows, arguments.rounds)
     sys.stdout.write("\n".join(table(found)) + "\n")
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
-def measure(sensors: int, windows: int, rounds: int) -> dict[str, Any]:
+def measure(sections: dict[str, Any], sensors: int, windows: int, rounds: int) -> dict[str, Any]:
     """Both limits, a step with and without counting, and the median cost of each part."""
-    step = training(sections_of(), sensors, windows).step
+    step = training(sections, sensors, windows).step
     step()
     plain, counted, costs = [], [], []
     for _ in range(rounds):

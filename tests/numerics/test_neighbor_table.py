@@ -12,10 +12,8 @@ from headway.nn.neighbor_table import (
     NeighborTable,
     Rows,
     edge_dot,
-    narrow_dot,
-    signed_softmax,
+    neighbor_mean,
     weighted_sum,
-    weighted_sums,
 )
 from headway.types import Graph
 from tiny_model import tiny_graph
@@ -23,14 +21,21 @@ from tiny_model import tiny_graph
 BATCH, NODES, TIME, HEADS, WIDTH, NEIGHBORS = 2, 5, 3, 2, 4, 3
 
 
-@pytest.fixture(params=["kernel", "fallback"])
+@pytest.fixture(params=["sparse product", "gradient of a bag", "gather"])
 def arithmetic(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Every test that asks for it runs with torch's private kernel and without."""
-    if request.param == "fallback":
-        monkeypatch.setattr(neighbor_table, "_SAMPLED_DOT", None)
+    """Every test that asks for it runs with the dot products of a CPU, of a GPU, and of neither."""
+    if request.param != "sparse product":
+        monkeypatch.setattr(neighbor_table, "_sparse_product", bag_gradient)
+    if request.param == "gather":
+        monkeypatch.setattr(neighbor_table, "_BAG_GRADIENT", None)
     else:
-        assert neighbor_table._SAMPLED_DOT is not None
+        assert neighbor_table._BAG_GRADIENT is not None
     return request.param
+
+
+def bag_gradient(q: Tensor, v: Tensor, source: Tensor, starts: Tensor) -> Tensor:
+    owner = torch.arange(len(q)).repeat_interleave(starts.long().diff())
+    return neighbor_table._bag_gradient(q, v, source, starts, owner.int())
 
 
 @pytest.fixture
@@ -115,59 +120,14 @@ def test_values_and_gradients_equal_a_gather(
         torch.testing.assert_close(gradient, reference, rtol=10 * close, atol=close)
 
 
-@pytest.mark.parametrize("hops", [1, 2, 3])
-def test_hops_equal_sums_of_sums(table: NeighborTable, arithmetic: str, hops: int) -> None:
-    _, v, w = operands()
-    rows, valid = numbered(table), padding_mask(table)
-    w.requires_grad_()
-    found = weighted_sums(v, w * valid, rows, hops)
-    expected = [v]
-    for _ in range(hops):
-        expected.append(plain_sum(expected[-1], w * valid, rows))
-    loss = torch.stack([n * x.square().sum() for n, x in enumerate(found, start=1)]).sum()
-    plain = torch.stack([n * x.square().sum() for n, x in enumerate(expected[1:], start=1)]).sum()
-    gradients, wanted = (torch.autograd.grad(value, (v, w)) for value in (loss, plain))
-    for one, other in zip([*found, *gradients], [*expected[1:], *wanted], strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
-
-
-def test_narrow_dots_of_several_heads_equal_a_gather(table: NeighborTable) -> None:
-    rows, random = table.rows(BATCH, TIME, 1), torch.Generator().manual_seed(0)
-    count = BATCH * NODES * TIME
-    q = torch.randn(count, HEADS, WIDTH, generator=random, dtype=torch.float64, requires_grad=True)
-    v = torch.randn(count, WIDTH, generator=random, dtype=torch.float64, requires_grad=True)
-    valid = table.valid.view(1, NODES, 1, 1, -1).expand(BATCH, -1, TIME, HEADS, -1).reshape(count, HEADS, -1)
-    found = narrow_dot(q, v, rows) * valid
-    read = v[rows.source.long()].view(count, NEIGHBORS, WIDTH)
-    expected = torch.einsum("rhw,rkw->rhk", q, read) * valid
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
-    gradients = torch.autograd.grad(found.square().sum(), (q, v))
-    wanted = torch.autograd.grad(expected.square().sum(), (q, v))
-    for one, other in zip(gradients, wanted, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
-
-
-def test_signed_softmax_equals_its_equation_and_finite_differences() -> None:
+def test_a_mean_over_neighbors_and_its_gradient_equal_those_of_shares(table: NeighborTable) -> None:
     random = torch.Generator().manual_seed(0)
-    shape, slots = (BATCH, NODES, TIME), HEADS * NEIGHBORS
-
-    def normal(*sizes: int) -> Tensor:
-        return torch.randn(sizes, generator=random, dtype=torch.float64, requires_grad=True)
-
-    rows = BATCH * NODES * TIME * HEADS
-    scores, bias, agreement = normal(rows, NEIGHBORS), normal(NODES, slots), normal(*shape, slots)
-    keep = (torch.rand(BATCH, NODES, 1, slots, generator=random) > 0.3).double() / 0.7
-
-    def equation(scores: Tensor, bias: Tensor, agreement: Tensor) -> Tensor:
-        raised = 0.5 * scores.view(*shape, HEADS, NEIGHBORS) + bias.view(1, NODES, 1, HEADS, NEIGHBORS)
-        return (raised.softmax(-1).flatten(-2) * agreement.tanh() * keep).view(rows, NEIGHBORS)
-
-    def ours(scores: Tensor, bias: Tensor, agreement: Tensor) -> Tensor:
-        return signed_softmax(scores, bias, agreement, keep, 0.5)
-
-    given = (scores, bias, agreement)
-    torch.testing.assert_close(ours(*given), equation(*given), rtol=1e-12, atol=1e-12)
-    assert torch.autograd.gradcheck(ours, given)
+    v = torch.randn(BATCH, NODES, TIME, WIDTH, generator=random, dtype=torch.float64, requires_grad=True)
+    shares = (table.valid / table.valid.sum(1, keepdim=True).clamp(min=1)).double()
+    found, expected = neighbor_mean(v, table), torch.einsum("nk,bnktw->bntw", shares, v[:, table.neighbors])
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    gradients = [torch.autograd.grad(said.square().sum(), v)[0] for said in (found, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-12)
 
 
 def test_operands_with_foreign_strides_give_the_same(table: NeighborTable, arithmetic: str) -> None:

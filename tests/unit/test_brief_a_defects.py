@@ -129,10 +129,15 @@ def test_an_unknown_part_is_an_error_and_never_another_part(names: dict[str, str
         build(choice, given, tiny_meta(), tiny_graph(), torch.zeros(1), torch.ones(1))
 
 
+def gather(q: Tensor, v: Tensor, source: Tensor, starts: Tensor) -> Tensor:
+    owner = torch.arange(len(q)).repeat_interleave(starts.long().diff())
+    return (q[owner] * v[source.long()]).sum(-1)
+
+
 def test_a_missing_kernel_changes_the_speed_and_not_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     batch, answers = tiny_batch(), []
-    for kernel in (neighbor_table._SAMPLED_DOT, None):
-        monkeypatch.setattr(neighbor_table, "_SAMPLED_DOT", kernel)
+    for kernel in (neighbor_table._sparse_product, gather):
+        monkeypatch.setattr(neighbor_table, "_sparse_product", kernel)
         model = tiny_model(tiny_meta(), tiny_graph()).train()
         stirred(model)
         z = model.standardize(batch)

@@ -26,21 +26,14 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
-import torch.nn.functional as F
 from annotated_types import Ge, Interval, Le
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from headway.errors import InputError
 from headway.nn.dropout import StepDropout
-from headway.nn.neighbor_table import (
-    NeighborTable,
-    edge_dot,
-    narrow_dot,
-    signed_softmax,
-    weighted_sum,
-    weighted_sums,
-)
+from headway.nn.neighbor_table import NeighborTable, edge_dot, neighbor_mean
+from headway.nn.signed_attention import Edges, signed_attention, signed_coefficients
 
 SIGN_BIAS = math.atanh(0.9)  # signs start near +0.9: ordinary attention until the data say otherwise
 SELF_LOGIT = 2.2  # sigmoid(2.2) = 0.9
@@ -83,7 +76,6 @@ class HAGAT(nn.Module):
     def __init__(self, params: HAGATParams, edge_features: int, edges: tuple[int, int] | None = None) -> None:
         super().__init__()
         d, self.heads, self.hops = params.hidden_dim, params.heads, params.hops
-        self.head_dim = d // self.heads
         self.query = nn.Linear(d, d, bias=False)
         self.key = nn.Linear(d, d, bias=False)
         self.value = nn.Linear(d, d, bias=False)
@@ -105,58 +97,49 @@ class HAGAT(nn.Module):
     def forward(
         self, h: Float[Tensor, "batch node time d"], table: NeighborTable
     ) -> Float[Tensor, "batch node time d"]:
-        batch, _, time, _ = h.shape
-        rows = table.rows(batch, time, self.heads)
-        reached = weighted_sums(self._to_rows(self.value(h)), self.coefficients(h, table), rows, self.hops)
-        weights = list(self.out.weight.chunk(self.hops, 1))
-        weights[1:] = [self.hop_weight * weight for weight in weights[1:]]
-        mixed = torch.sigmoid(self.self_logit) * h
-        for hop, weight in zip(reached, weights, strict=True):
-            mixed.add_(F.linear(hop.view_as(h), weight))
-        return self.norm(mixed)
+        out = list(self.out.weight.chunk(self.hops, 1))
+        out[1:] = [self.hop_weight * weight for weight in out[1:]]
+        into = (self.query.weight, self.key.weight, self.value.weight)
+        rows = table.rows(h.shape[0], h.shape[2], self.heads)
+        said = signed_attention(h, into, out, self._edges(h, table), rows)
+        return self.norm(torch.addcmul(said, torch.sigmoid(self.self_logit), h))
 
     def coefficients(
         self, h: Float[Tensor, "batch node time d"], table: NeighborTable
     ) -> Float[Tensor, "row neighbor"]:
-        """alpha_ij s_ij of every row (batch, node, time, head); 0 on padding."""
-        batch, _, time, _ = h.shape
-        rows = table.rows(batch, time, self.heads)
-        scores = edge_dot(self._to_rows(self.query(h)), self._to_rows(self.key(h)), rows)
-        bias = self.edge_bias(table.features).float().transpose(1, 2)  # node head neighbor
-        # A finite floor, not -inf: a row without neighbours must give zeros, not NaN.
-        bias = bias.masked_fill(~table.valid.unsqueeze(1), torch.finfo(bias.dtype).min / 2)
-        keep = table.valid.unsqueeze(1).expand_as(bias).to(bias.dtype)[None, :, None]
-        keep = self.dropout(keep.expand(batch, -1, -1, -1, -1)) if self.training else keep
-        agreement = self._agreement(h, table).flatten(-2)
-        return signed_softmax(scores, bias.flatten(1), agreement, keep.flatten(-2), self.head_dim**-0.5)
+        """alpha_ij s_ij of every row (batch, node, time, head), to look at; 0 on padding. No gradient."""
+        rows = table.rows(h.shape[0], h.shape[2], self.heads)
+        return signed_coefficients(h, self.query.weight, self.key.weight, self._edges(h, table), rows)
 
     def regimes(
         self, h: Float[Tensor, "batch node time d"], table: NeighborTable
     ) -> Float[Tensor, "batch node time regime"]:
         """p: the soft regime of each sensor at each time, from itself and the mean of its neighbours."""
-        batch, _, time, _ = h.shape
-        degree = table.valid.sum(1).clamp(min=1)
-        mean = (table.valid / degree.unsqueeze(1))[None, :, None].expand(batch, -1, time, -1)
-        projected = self.regime_mean(h)  # mean of projections = projection of the mean, in half the width
-        neighborhood = weighted_sum(
-            projected.flatten(0, 2).float(), mean.flatten(0, 2).contiguous(), table.rows(batch, time, 1)
-        )
-        hidden = torch.relu(self.regime_self(h) + neighborhood.view_as(projected))
+        # the mean of projections is the projection of the mean, in half the width
+        neighborhood = neighbor_mean(self.regime_mean(h).float(), table)
+        hidden = torch.relu(self.regime_self(h) + neighborhood)
         return self.regime(hidden).float().softmax(-1)
+
+    def _edges(self, h: Float[Tensor, "batch node time d"], table: NeighborTable) -> Edges:
+        bias = self.edge_bias(table.features).float().transpose(1, 2)  # node head neighbor
+        # A finite floor, not -inf: a row without neighbours must give zeros, not NaN.
+        bias = bias.masked_fill(~table.valid.unsqueeze(1), torch.finfo(bias.dtype).min / 2)
+        keep = table.valid.unsqueeze(1).expand_as(bias).to(bias.dtype)[None, :, None]
+        keep = self.dropout(keep.expand(len(h), -1, -1, -1, -1)) if self.training else keep
+        agreement = self._agreement(h, table).flatten(-2)
+        return Edges(bias=bias.flatten(1), agreement=agreement, keep=keep.flatten(-2))
 
     def _agreement(
         self, h: Float[Tensor, "batch node time d"], table: NeighborTable
     ) -> Float[Tensor, "batch node time head neighbor"]:
         """p_i^T M^r p_j + b^r + 3 c_ij^r, of which the tanh is the sign of an edge."""
         p = self.regimes(h, table)
-        regimes, rows = p.shape[-1], table.rows(h.shape[0], h.shape[2], 1)
+        regimes, rows = p.shape[-1], table.rows(h.shape[0], h.shape[2], self.heads)
         with torch.autocast(h.device.type, enabled=False):
             wanted = p.flatten(0, 2) @ self.preference.transpose(0, 1).flatten(1)  # row (head regime)
-            agreement = narrow_dot(wanted.unflatten(-1, (-1, regimes)), p.flatten(0, 2), rows)
+            of_heads = p.unsqueeze(3).expand(-1, -1, -1, self.heads, -1)
+            agreement = edge_dot(wanted.view(-1, regimes), of_heads.reshape(-1, regimes), rows)
         usual = self.sign_bias.unsqueeze(-1)  # head 1, or node 1 head neighbor
         if self.edge_sign:
             usual = usual + EDGE_RATE * self.edge_sign.weight.view(len(h[0]), 1, self.heads, -1)
         return agreement.view(*h.shape[:3], self.heads, -1) + usual
-
-    def _to_rows(self, x: Float[Tensor, "batch node time d"]) -> Float[Tensor, "row head_dim"]:
-        return x.float().reshape(-1, self.head_dim)

@@ -1,19 +1,20 @@
 """Sparse attention arithmetic on a fixed-degree neighbour table: gather-weighted-sum and its transpose.
 
 Every operator here reads rows: the last dimension of a contiguous [batch, node, time, head, width] tensor,
-numbered in storage order, so nothing is transposed and nothing N x N exists. Two functions are enough:
+numbered in storage order, so nothing is transposed and nothing N x N exists. Two kernels are enough:
 
-    weighted_sum(v, w)[r]    = sum_k w[r, k] v[neighbor row k of r]          (embedding_bag)
-    edge_dot(q, v)[r, k]     = q[r] . v[neighbor row k of r]                 (its weight gradient)
+    bag(v, w)[r]             = sum_k w[r, k] v[neighbor row k of r]          (embedding_bag)
+    sampled_dot(q, v)[r, k]  = q[r] . v[neighbor row k of r]                 (its weight gradient)
 
-and each one's gradient is made of the two, the gradient of v through the reverse table. There is no scatter
-and no atomic addition: sums run in a fixed order, so the same seed gives the same bits.
+and the gradient of each is made of the two, that of v through the reverse table. There is no scatter and no
+atomic addition: sums run in a fixed order, so the same seed gives the same bits.
 
 `benchmarks/attention.py` measures time and memory beside PyTorch Geometric's GATv2Conv.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from copy import copy
@@ -22,15 +23,20 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from headway.types import Graph
 
-# The sampled dot product that embedding_bag keeps for its own backward. It is private, so its absence is
-# planned for: `_sampled_dot` then gathers.
-_SAMPLED_DOT = getattr(torch.ops.aten, "_embedding_bag_per_sample_weights_backward", None)
+# The sampled dot product that embedding_bag keeps for its own backward, for GPUs. It is private, so its absence is
+# planned for: `sampled_dot` then gathers.
+_BAG_GRADIENT = getattr(torch.ops.aten, "_embedding_bag_per_sample_weights_backward", None)
+with warnings.catch_warnings():  # once, of the first one made, torch says that compressed tensors are young
+    warnings.simplefilter("ignore")
+    torch.sparse_csr_tensor([0], [], [], (0, 0), check_invariants=False)
+DOT = "(Tensor q, Tensor v, Tensor source, Tensor starts, Tensor owner) -> Tensor"
 KEPT_SHAPES = 4
+LANES = 8  # the product of sparse matrices takes ten times as long where the width is no multiple of it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,14 +147,7 @@ def weighted_sum(
     v: Float[Tensor, "row width"], w: Float[Tensor, "row neighbor"], rows: Rows
 ) -> Float[Tensor, "row width"]:
     """out[r] = sum_k w[r, k] v[source(r, k)]; weights of padding must be 0."""
-    return weighted_sums(v, w, rows, 1)[0]
-
-
-def weighted_sums(
-    v: Float[Tensor, "row width"], w: Float[Tensor, "row neighbor"], rows: Rows, hops: int
-) -> tuple[Float[Tensor, "row width"], ...]:
-    """The weighted sum of v, the weighted sum of that, and so on, `hops` times with the same weights."""
-    return _WeightedSums.apply(v, w, rows, hops)
+    return _WeightedSum.apply(v, w, rows)
 
 
 def edge_dot(
@@ -158,52 +157,75 @@ def edge_dot(
     return _EdgeDot.apply(q, v, rows)
 
 
-def narrow_dot(
-    q: Float[Tensor, "row head width"], v: Float[Tensor, "row width"], rows: Rows
-) -> Float[Tensor, "row head neighbor"]:
-    """score[r, h, k] = q[r, h] . v[source(r, k)], by gathering v once: cheaper where the width is a few numbers."""
-    return _NarrowDot.apply(q, v, rows)
+def neighbor_mean(
+    v: Float[Tensor, "batch node time width"], table: NeighborTable
+) -> Float[Tensor, "batch node time width"]:
+    """The mean over the neighbours of a sensor at each time; 0 where it has none."""
+    return _NeighborMean.apply(v, table)
 
 
-def signed_softmax(
-    scores: Float[Tensor, "row neighbor"],
-    bias: Float[Tensor, "node slot"],
-    agreement: Float[Tensor, "batch node time slot"],
-    keep: Float[Tensor, "#batch node 1 slot"],
-    scale: float,
+def bag(v: Float[Tensor, "row width"], w: Float[Tensor, "row neighbor"], rows: Rows) -> Tensor:
+    """sum_k w[r, k] v[source(r, k)] of every row r."""
+    return _bag(v, rows.source, rows.starts, w.reshape(-1))
+
+
+def reverse_bag(v: Float[Tensor, "row width"], w: Float[Tensor, " edge"], rows: Rows) -> Tensor:
+    """sum of w v[r] over the slots (r, k) that read a row, of every row; `w` as `by_source` orders it."""
+    return _bag(v, rows.reverse_owner, rows.reverse_starts, w)
+
+
+def by_source(w: Float[Tensor, "row neighbor"], rows: Rows) -> Float[Tensor, " edge"]:
+    """Weights in the order of the rows that are read."""
+    return w.reshape(-1).index_select(0, rows.reverse_slot)
+
+
+def sampled_dot(
+    q: Float[Tensor, "row width"], v: Float[Tensor, "row width"], rows: Rows
 ) -> Float[Tensor, "row neighbor"]:
-    """keep * softmax(scale * score + bias) * tanh(agreement), the softmax over the neighbors of a row.
-
-    Args:
-        scores: rows (batch, node, time, head). bias: slot = (head, neighbor); very negative on padding.
-        keep: 0 on padding and on what dropout drops.
-    """
-    return _SignedSoftmax.apply(scores, bias, agreement, keep, scale)
+    """q[r] . v[source(r, k)] of every slot."""
+    if missing := -q.shape[-1] % LANES:
+        q, v = F.pad(q, (0, missing)), F.pad(v, (0, missing))
+    dots = _sampled_dot(q, v, rows.source, rows.starts, rows.owner)
+    return dots.view(len(q), len(rows.source) // max(1, len(q)))
 
 
-class _WeightedSums(torch.autograd.Function):
-    """Keeps v and w; the gradient of w at all hops is one sampled dot product of what the hops read, side by side."""
+@torch.library.custom_op("headway::sampled_dot", mutates_args=(), schema=DOT)
+def _sampled_dot(q: Tensor, v: Tensor, source: Tensor, starts: Tensor, owner: Tensor) -> Tensor:
+    """An operator of its own, because fake tensors, by which memory is planned, cannot be sparse."""
+    if q.is_cpu:
+        return _sparse_product(q, v, source, starts)
+    return _bag_gradient(q, v, source, starts, owner)
 
+
+@_sampled_dot.register_fake
+def _(q: Tensor, v: Tensor, source: Tensor, starts: Tensor, owner: Tensor) -> Tensor:
+    return q.new_empty(len(source))
+
+
+def _sparse_product(q: Tensor, v: Tensor, source: Tensor, starts: Tensor) -> Tensor:
+    zeros = q.new_zeros(len(source))
+    read = torch.sparse_csr_tensor(starts, source, zeros, (len(q), len(v)), check_invariants=False)
+    return torch.sparse.sampled_addmm(read, q, v.t(), out=read).values()
+
+
+def _bag_gradient(q: Tensor, v: Tensor, source: Tensor, starts: Tensor, owner: Tensor) -> Tensor:
+    if _BAG_GRADIENT is None:
+        return (q.index_select(0, owner) * v.index_select(0, source)).sum(-1)
+    return _BAG_GRADIENT(q.contiguous(), v, source, starts[:-1], owner, 0, -1)
+
+
+class _WeightedSum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, v: Tensor, w: Tensor, rows: Rows, hops: int) -> tuple[Tensor, ...]:
-        ctx.rows, ctx.hops = rows, hops
+    def forward(ctx: Any, v: Tensor, w: Tensor, rows: Rows) -> Tensor:
+        ctx.rows = rows
         ctx.save_for_backward(v, w)
-        return tuple(_hops(v, w, rows, hops)[1:])
+        return bag(v, w, rows)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (v, w), rows = ctx.saved_tensors, ctx.rows
-        into_v, into_w = ctx.needs_input_grad[:2]
-        reverse_w = w.reshape(-1).index_select(0, rows.reverse_slot)
-        reached = [grads[-1].contiguous()]  # gradient of the sum at each hop, the last one first
-        for grad in reversed(grads[:-1]):
-            reached.append(_bag(reached[-1], rows.reverse_owner, rows.reverse_starts, reverse_w).add_(grad))
-        grad_v = _bag(reached[-1], rows.reverse_owner, rows.reverse_starts, reverse_w) if into_v else None
-        if not into_w:
-            return grad_v, None, None, None
-        read = _hops(v, w, rows, ctx.hops - 1)
-        grad_w = _sampled_dot(torch.cat(reached[::-1], -1), torch.cat(read, -1), rows).view_as(w)
-        return grad_v, grad_w, None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        (v, w), rows, grad = ctx.saved_tensors, ctx.rows, grads[0].contiguous()
+        grad_v = reverse_bag(grad, by_source(w, rows), rows) if ctx.needs_input_grad[0] else None
+        return grad_v, sampled_dot(grad, v, rows) if ctx.needs_input_grad[1] else None, None
 
 
 class _EdgeDot(torch.autograd.Function):
@@ -211,77 +233,35 @@ class _EdgeDot(torch.autograd.Function):
     def forward(ctx: Any, q: Tensor, v: Tensor, rows: Rows) -> Tensor:
         ctx.rows = rows
         ctx.save_for_backward(q, v)
-        return _sampled_dot(q, v, rows).view(len(q), len(rows.owner) // len(q))
+        return sampled_dot(q, v, rows)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        (q, v), rows, w = ctx.saved_tensors, ctx.rows, grads[0].reshape(-1)
-        grad_q = _bag(v, rows.source, rows.starts, w) if ctx.needs_input_grad[0] else None
-        reverse_w = w.index_select(0, rows.reverse_slot)
-        grad_v = (
-            _bag(q, rows.reverse_owner, rows.reverse_starts, reverse_w) if ctx.needs_input_grad[1] else None
-        )
-        return grad_q, grad_v, None
+        (q, v), rows, w = ctx.saved_tensors, ctx.rows, grads[0]
+        grad_q = bag(v, w, rows) if ctx.needs_input_grad[0] else None
+        return grad_q, reverse_bag(q, by_source(w, rows), rows) if ctx.needs_input_grad[1] else None, None
 
 
-class _NarrowDot(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, q: Tensor, v: Tensor, rows: Rows) -> Tensor:
-        ctx.rows = rows
-        ctx.save_for_backward(q, v)
-        return torch.bmm(q, _gathered(v, rows).transpose(1, 2))
+class _NeighborMean(torch.autograd.Function):
+    """Keeps nothing: the weights are those of the table."""
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
-        (q, v), rows, (g,) = ctx.saved_tensors, ctx.rows, grads
-        to_slots = torch.bmm(g.transpose(1, 2), q).flatten(0, 1)  # slot width
-        grad_v = _bag(to_slots, rows.reverse_slot, rows.reverse_starts, None)
-        return torch.bmm(g, _gathered(v, rows)), grad_v, None
-
-
-class _SignedSoftmax(torch.autograd.Function):
-    """Row by row in place: torch's softmax takes twenty times as long on rows shorter than a vector register."""
+    def forward(ctx: Any, v: Tensor, table: NeighborTable) -> Tensor:
+        ctx.table = table
+        return bag(v.flatten(0, 2), _shares(v, table), table.rows(v.shape[0], v.shape[2], 1)).view_as(v)
 
     @staticmethod
-    def forward(
-        ctx: Any, scores: Tensor, bias: Tensor, agreement: Tensor, keep: Tensor, scale: float
-    ) -> Tensor:
-        ctx.scale = scale
-        alpha = torch.add(bias.unsqueeze(1), scores.view_as(agreement), alpha=scale).view_as(scores)
-        alpha.sub_(alpha.amax(-1, keepdim=True)).exp_()
-        alpha.div_(alpha.sum(-1, keepdim=True))
-        sign = (2 * agreement).sigmoid_().mul_(2).sub_(1)  # tanh, which torch computes six times as slowly
-        ctx.save_for_backward(alpha, sign, keep)
-        return (alpha.view_as(sign) * sign).mul_(keep).view_as(alpha)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        alpha, sign, keep = ctx.saved_tensors
-        grad = grads[0].view_as(sign) * keep
-        grad_sign = torch.addcmul(grad, grad * sign, sign, value=-1).mul_(alpha.view_as(sign))
-        grad_alpha = grad.mul_(sign).view_as(alpha)
-        along = (grad_alpha * alpha).sum(-1, keepdim=True)
-        grad_scores = grad_alpha.sub_(along).mul_(alpha)
-        grad_bias = grad_scores.view_as(sign).sum((0, 2))
-        return grad_scores.mul_(ctx.scale), grad_bias, grad_sign, None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        grad, table = grads[0], ctx.table
+        rows = table.rows(grad.shape[0], grad.shape[2], 1)
+        shares = by_source(_shares(grad, table), rows)
+        return reverse_bag(grad.flatten(0, 2).contiguous(), shares, rows).view_as(grad), None
 
 
-def _hops(v: Tensor, w: Tensor, rows: Rows, hops: int) -> list[Tensor]:
-    reached = [v]
-    for _ in range(hops):
-        reached.append(_bag(reached[-1], rows.source, rows.starts, w.reshape(-1)))
-    return reached
+def _shares(v: Float[Tensor, "batch node time width"], table: NeighborTable) -> Float[Tensor, "row neighbor"]:
+    shares = (table.valid / table.valid.sum(1, keepdim=True).clamp(min=1)).to(v.dtype)
+    return shares[None, :, None].expand(v.shape[0], -1, v.shape[2], -1).flatten(0, 2)
 
 
-def _bag(v: Tensor, index: Tensor, starts: Tensor, w: Tensor | None) -> Tensor:
+def _bag(v: Tensor, index: Tensor, starts: Tensor, w: Tensor) -> Tensor:
     return torch.embedding_bag(v, index, starts, False, 0, False, w, True)[0]
-
-
-def _gathered(v: Tensor, rows: Rows) -> Float[Tensor, "row neighbor width"]:
-    return v.index_select(0, rows.source).view(len(v), len(rows.owner) // max(1, len(v)), v.shape[-1])
-
-
-def _sampled_dot(q: Tensor, v: Tensor, rows: Rows) -> Shaped[Tensor, " slot"]:
-    if _SAMPLED_DOT is None:
-        return (q.index_select(0, rows.owner) * v.index_select(0, rows.source)).sum(-1)
-    return _SAMPLED_DOT(q.contiguous(), v, rows.source, rows.starts[:-1], rows.owner, 0, -1)
