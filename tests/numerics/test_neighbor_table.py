@@ -120,6 +120,14 @@ def test_values_and_gradients_equal_a_gather(
         torch.testing.assert_close(gradient, reference, rtol=10 * close, atol=close)
 
 
+@pytest.mark.parametrize("width", [1, 8, 12])
+def test_dots_of_any_width_equal_a_gather(table: NeighborTable, arithmetic: str, width: int) -> None:
+    random, rows = torch.Generator().manual_seed(0), numbered(table)
+    count = BATCH * NODES * TIME * HEADS
+    q, v = (torch.randn(count, width, generator=random, dtype=torch.float64) for _ in range(2))
+    torch.testing.assert_close(edge_dot(q, v, rows), plain_dot(q, v, rows), rtol=1e-12, atol=1e-12)
+
+
 def test_a_mean_over_neighbors_and_its_gradient_equal_those_of_shares(table: NeighborTable) -> None:
     random = torch.Generator().manual_seed(0)
     v = torch.randn(BATCH, NODES, TIME, WIDTH, generator=random, dtype=torch.float64, requires_grad=True)

@@ -28,15 +28,15 @@ from torch import Tensor, nn
 
 from headway.types import Graph
 
-# The sampled dot product that embedding_bag keeps for its own backward, for GPUs. It is private, so its absence is
-# planned for: `sampled_dot` then gathers.
+# The sampled dot product that embedding_bag keeps for its own backward. It is private, so its absence is planned for:
+# `_bag_gradient` then gathers.
 _BAG_GRADIENT = getattr(torch.ops.aten, "_embedding_bag_per_sample_weights_backward", None)
 with warnings.catch_warnings():  # once, of the first one made, torch says that compressed tensors are young
     warnings.simplefilter("ignore")
     torch.sparse_csr_tensor([0], [], [], (0, 0), check_invariants=False)
 DOT = "(Tensor q, Tensor v, Tensor source, Tensor starts, Tensor owner) -> Tensor"
 KEPT_SHAPES = 4
-LANES = 8  # the product of sparse matrices takes ten times as long where the width is no multiple of it
+LANES = 8  # the product of sparse matrices is far slower where the width is no multiple of it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,7 +193,7 @@ def sampled_dot(
 def _sampled_dot(q: Tensor, v: Tensor, source: Tensor, starts: Tensor, owner: Tensor) -> Tensor:
     """An operator of its own, because fake tensors, by which memory is planned, cannot be sparse."""
     if q.is_cpu:
-        return _sparse_product(q, v, source, starts)
+        return _sparse_product(q, v, source, starts)  # on a GPU its order of sums is not known to be fixed
     return _bag_gradient(q, v, source, starts, owner)
 
 

@@ -6,9 +6,9 @@
     o^1, o^2  = w v, w o^1                                        hops through the same coefficients
     out       = W_1 o^1 + W_2 o^2
 
-Kept are h, alpha and the signs. The projections and what each hop reaches are made again: that costs a tenth of the
-time and saves more than half of the memory. Enters: the residual stream, the weights, and what is known of the edges.
-Leaves: what the neighbors say. Rows are those of `headway.nn.neighbor_table`: (batch, node, time, head).
+Kept are h, alpha and the signs; the projections and what each hop reaches are made again in the backward pass.
+`benchmarks/attention.py` measures time and memory. Enters: the residual stream, the weights, and what is known of the
+edges. Leaves: what the neighbors say. Rows are those of `headway.nn.neighbor_table`: (batch, node, time, head).
 """
 
 from __future__ import annotations
