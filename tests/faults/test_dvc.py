@@ -48,7 +48,7 @@ def trained_model(project: Project, revision: str) -> str:
     return next(out["md5"] for out in lock["stages"]["train"]["outs"] if out["path"] == "models/train")
 
 
-def wait(condition: Callable[[], object], seconds: float = 300) -> None:
+def wait(condition: Callable[[], object], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"

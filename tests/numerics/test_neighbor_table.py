@@ -16,7 +16,7 @@ from headway.nn.neighbor_table import (
     weighted_sum,
 )
 from headway.types import Graph
-from tiny_model import tiny_graph
+from tiny_model import tiny_graph, without_sparse_product
 
 BATCH, NODES, TIME, HEADS, WIDTH, NEIGHBORS = 2, 5, 3, 2, 4, 3
 
@@ -25,17 +25,12 @@ BATCH, NODES, TIME, HEADS, WIDTH, NEIGHBORS = 2, 5, 3, 2, 4, 3
 def arithmetic(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Every test that asks for it runs with the dot products of a CPU, of a GPU, and of neither."""
     if request.param != "sparse product":
-        monkeypatch.setattr(neighbor_table, "_sparse_product", bag_gradient)
+        monkeypatch.setattr(neighbor_table, "_sparse_product", without_sparse_product)
     if request.param == "gather":
         monkeypatch.setattr(neighbor_table, "_BAG_GRADIENT", None)
     else:
         assert neighbor_table._BAG_GRADIENT is not None
     return request.param
-
-
-def bag_gradient(q: Tensor, v: Tensor, source: Tensor, starts: Tensor) -> Tensor:
-    owner = torch.arange(len(q)).repeat_interleave(starts.long().diff())
-    return neighbor_table._bag_gradient(q, v, source, starts, owner.int())
 
 
 @pytest.fixture

@@ -34,6 +34,7 @@ from tiny_model import (
     tiny_graph,
     tiny_meta,
     tiny_model,
+    without_sparse_product,
 )
 
 LENGTH = 4  # sensors 5, steps 4, horizon 3: all different, so exchanged axes do not fit
@@ -129,14 +130,10 @@ def test_an_unknown_part_is_an_error_and_never_another_part(names: dict[str, str
         build(choice, given, tiny_meta(), tiny_graph(), torch.zeros(1), torch.ones(1))
 
 
-def gather(q: Tensor, v: Tensor, source: Tensor, starts: Tensor) -> Tensor:
-    owner = torch.arange(len(q)).repeat_interleave(starts.long().diff())
-    return (q[owner] * v[source.long()]).sum(-1)
-
-
 def test_a_missing_kernel_changes_the_speed_and_not_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     batch, answers = tiny_batch(), []
-    for kernel in (neighbor_table._sparse_product, gather):
+    monkeypatch.setattr(neighbor_table, "_BAG_GRADIENT", None)
+    for kernel in (neighbor_table._sparse_product, without_sparse_product):
         monkeypatch.setattr(neighbor_table, "_sparse_product", kernel)
         model = tiny_model(tiny_meta(), tiny_graph()).train()
         stirred(model)
