@@ -56,6 +56,17 @@ def test_values_and_gradients_equal_the_plain_operations(steps: int, wanted: int
         torch.testing.assert_close(gradient, reference, rtol=1e-9, atol=1e-9)
 
 
+def test_what_is_forgotten_within_a_step_does_no_harm() -> None:
+    z, mixed, dt, *rest = arguments(7, 7, 4)
+    given = (z, mixed, (dt.detach() + 300).requires_grad_(), *rest)  # decays of e^-300 and less a step
+    found, expected = gated_scan(*given), _in_chunks(*given, scan=selective_scan)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    gradients, wanted = (torch.autograd.grad(y.square().sum(), given) for y in (found, expected))
+    for gradient, reference in zip(gradients, wanted, strict=True):
+        assert gradient.isfinite().all()
+        torch.testing.assert_close(gradient, reference, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize(("steps", "wanted"), [(4, 4), (4, 1)])
 def test_gradients_equal_finite_differences(steps: int, wanted: int) -> None:
     assert torch.autograd.gradcheck(gated_scan, arguments(steps, wanted, taps=3, rows=2))

@@ -24,7 +24,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 EPS = 1e-5  # under the root of the norm, as in mamba_ssm
-BLOCK_STEPS = 5000  # sequences times steps that go through together on a CPU: 1.3 MB of the widest tensors
+BLOCK_STEPS = 2500  # sequences times steps that go through together on a CPU: 1 MB of the widest tensors
+# e^-80 is nothing beside the 1 of the newest step; where results leave float32, exp takes sixty times as long
+FORGOTTEN = -80.0
 
 
 def gated_scan(
@@ -47,41 +49,69 @@ def gated_scan(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Constants:
+    """What all sequences share. Steps and channels are one dimension, and bias and taps are written out for it: loops
+    of l c elements instead of c."""
+
+    taps: list[Float[Tensor, " _"]]  # of each lag, for the channels of the steps that look back so far
+    bias: Float[Tensor, " step_channel"]
+    dt_bias: Float[Tensor, " h"]
+    A: Float[Tensor, "h 1 1"]
+    D: Float[Tensor, "h 1 1"]
+    past: Float[Tensor, "q l"]  # 1 where a step is not after the one that reads it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Block:
-    """What a few sequences hold on their way."""
+    """What a few sequences hold on their way; heads are apart."""
 
     conv: Float[Tensor, "r l c"]
-    x: Float[Tensor, "r h l p"]
+    x: tuple[Float[Tensor, "r l p"], ...]
     B: Float[Tensor, "r l n"]
     C: Float[Tensor, "r q n"]
-    d: Float[Tensor, "r h 1 l"]
-    decay: Float[Tensor, "r h q l"]
-    scores: Float[Tensor, "r 1 q l"]
-    M: Float[Tensor, "r h q l"]
+    d: Float[Tensor, "h r 1 l"]
+    decay: Float[Tensor, "h r q l"]
+    scores: Float[Tensor, "r q l"]
+    M: Float[Tensor, "h r q l"]
     y: Float[Tensor, "r q d"]
     gate: Float[Tensor, "r q d"]
+    gated: Float[Tensor, "r q d"]
     scale: Float[Tensor, "r q 1"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sums:
+    """Gradients of the constants, to which each block adds its own."""
+
+    taps: Float[Tensor, "w l c"]
+    bias: Float[Tensor, "l c"]
+    dt_bias: Float[Tensor, " h"]
+    A: Float[Tensor, " h"]
+    D: Float[Tensor, " h"]
 
 
 class _GatedScan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, z: Tensor, mixed: Tensor, dt: Tensor, *constants: Tensor) -> Tensor:
-        ctx.save_for_backward(z, mixed, dt, *constants)
+    def forward(ctx: Any, z: Tensor, mixed: Tensor, dt: Tensor, *given: Tensor) -> Tensor:
+        ctx.save_for_backward(z, mixed, dt, *given)
+        constants = _written_out(z.shape[1], mixed.shape[1], *given)
         out = torch.empty_like(z, memory_format=torch.contiguous_format)
         for rows in _blocks(mixed):
-            block = _run(z[rows], mixed[rows], dt[rows], *constants)
-            torch.mul(block.y, block.gate, out=out[rows]).mul_(block.scale)
+            block = _run(z[rows], mixed[rows], dt[rows], constants)
+            torch.mul(block.gated, block.scale, out=out[rows])
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
-        z, mixed, dt, *constants = ctx.saved_tensors
+        z, mixed, dt, *given = ctx.saved_tensors
+        constants = _written_out(z.shape[1], mixed.shape[1], *given)
         grad_parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (z, mixed, dt)]
-        grad_constants = [torch.zeros_like(x) for x in constants]
+        sums = _no_sums(mixed.shape[1], *given)
         for rows in _blocks(mixed):
             parts = [x[rows] for x in (z, mixed, dt)]
-            _run_back(grads[0][rows], parts, constants, [x[rows] for x in grad_parts], grad_constants)
-        return *grad_parts, *grad_constants
+            _run_back(grads[0][rows], parts, constants, [x[rows] for x in grad_parts], sums)
+        grad_taps = sums.taps.sum(1).flip(0).t().unsqueeze(1)
+        return *grad_parts, grad_taps, sums.bias.sum(0), sums.dt_bias, sums.A, sums.D
 
 
 def _blocks(mixed: Tensor) -> list[slice]:
@@ -91,67 +121,80 @@ def _blocks(mixed: Tensor) -> list[slice]:
     return [slice(first, first + size) for first in range(0, rows, size)]
 
 
-def _run(z: Tensor, mixed: Tensor, dt: Tensor, *constants: Tensor) -> _Block:
-    taps, bias, dt_bias, A, D = constants
-    heads, (wanted, width), steps = len(D), z.shape[1:], mixed.shape[1]
-    state = (mixed.shape[2] - width) // 2
-    conv = _convolve(mixed, taps, bias)
-    x, B, C = F.silu(conv).split([width, state, state], -1)
-    x, C = x.unflatten(-1, (heads, -1)).transpose(1, 2), C[:, -wanted:]
-    d = F.softplus(dt + dt_bias).transpose(1, 2).contiguous()  # r h l
-    total = torch.cumsum(d * A.unsqueeze(-1), -1)
-    future = torch.full((wanted, steps), float("-inf"), dtype=d.dtype, device=d.device).triu(
-        steps - wanted + 1
+def _written_out(
+    wanted: int, steps: int, taps: Tensor, bias: Tensor, dt_bias: Tensor, A: Tensor, D: Tensor
+) -> _Constants:
+    lags = range(min(taps.shape[-1], steps))
+    return _Constants(
+        taps=[taps[:, 0, -1 - lag].repeat(steps - lag) for lag in lags],
+        bias=bias.repeat(steps),
+        dt_bias=dt_bias,
+        A=A.view(-1, 1, 1),
+        D=D.view(-1, 1, 1),
+        past=bias.new_ones(wanted, steps).tril_(steps - wanted),
     )
-    # The segment sums below the diagonal are <= 0: a difference decides, never a product of exponentials.
-    decay = (total[:, :, -wanted:, None] - total.unsqueeze(2)).add_(future).exp_()
-    scores = torch.bmm(C, B.transpose(1, 2)).unsqueeze(1)
-    M = (decay * d.unsqueeze(2)).mul_(scores)
-    M.diagonal(steps - wanted, 2, 3).add_(D.unsqueeze(-1))
-    y = (M @ x).transpose(1, 2).flatten(2)
+
+
+def _no_sums(steps: int, taps: Tensor, bias: Tensor, dt_bias: Tensor, A: Tensor, D: Tensor) -> _Sums:
+    return _Sums(
+        taps=bias.new_zeros(taps.shape[-1], steps, len(bias)),
+        bias=bias.new_zeros(steps, len(bias)),
+        dt_bias=torch.zeros_like(dt_bias),
+        A=torch.zeros_like(A),
+        D=torch.zeros_like(D),
+    )
+
+
+def _run(z: Tensor, mixed: Tensor, dt: Tensor, constants: _Constants) -> _Block:
+    heads, (wanted, width), steps = len(constants.D), z.shape[1:], mixed.shape[1]
+    state = (mixed.shape[2] - width) // 2
+    conv = _convolve(mixed, constants)
+    *x, B, C = F.silu(conv).split([width // heads] * heads + [state, state], -1)
+    d = F.softplus(dt + constants.dt_bias).permute(2, 0, 1).contiguous()  # h r l
+    total = torch.cumsum(d * constants.A, -1)
+    # A difference decides, never a product of exponentials. Those of the future are > 0; scores leave them out.
+    decay = (total[:, :, -wanted:, None] - total.unsqueeze(2)).clamp_(FORGOTTEN, 0).exp_()
+    d, C = d.unsqueeze(2), C[:, -wanted:]
+    scores = torch.bmm(C, B.transpose(1, 2)).mul_(constants.past)
+    M = (decay * d).mul_(scores)
+    M.diagonal(steps - wanted, 2, 3).add_(constants.D)
+    y = torch.cat([_product(of_head, part) for of_head, part in zip(M, x, strict=True)], -1)
     gate = F.silu(z)
-    scale = (y * gate).square_().mean(-1, keepdim=True).add_(EPS).rsqrt_()
+    gated = y * gate
+    scale = torch.linalg.vector_norm(gated, dim=-1, keepdim=True).square_().div_(width).add_(EPS).rsqrt_()
     return _Block(
         conv=conv,
-        x=x,
+        x=tuple(x),
         B=B,
         C=C,
-        d=d.unsqueeze(2),
+        d=d,
         decay=decay,
         scores=scores,
         M=M,
         y=y,
         gate=gate,
+        gated=gated,
         scale=scale,
     )
 
 
 def _run_back(
-    grad: Tensor,
-    parts: list[Tensor],
-    constants: list[Tensor],
-    grad_parts: list[Tensor],
-    grad_constants: list[Tensor],
+    grad: Tensor, parts: list[Tensor], constants: _Constants, grad_parts: list[Tensor], sums: _Sums
 ) -> None:
     """Write the gradients of z, mixed and dt; add those of the constants to what other blocks gave."""
-    (z, mixed, dt), (taps, _, dt_bias, A, _) = parts, constants
-    (grad_z, grad_mixed, grad_dt), (grad_taps, grad_bias, grad_dt_bias, grad_A, grad_D) = (
-        grad_parts,
-        grad_constants,
-    )
-    block = _run(*parts, *constants)
+    (z, mixed, dt), (grad_z, grad_mixed, grad_dt) = parts, grad_parts
+    block = _run(z, mixed, dt, constants)
     grad_y = _gate_back(grad, z, block, grad_z)
-    grad_silu, grad_d = _scan_back(grad_y, block, A, grad_A, grad_D)
+    grad_silu, grad_d = _scan_back(grad_y, block, constants, sums)
     grad_conv = torch.ops.aten.silu_backward(grad_silu, block.conv)
-    grad_bias.add_(grad_conv.sum((0, 1)))
-    _convolve_back(grad_conv, mixed, taps, grad_mixed, grad_taps)
-    torch.mul(grad_d.transpose(1, 2), torch.sigmoid(dt + dt_bias), out=grad_dt)
-    grad_dt_bias.add_(grad_dt.sum((0, 1)))
+    _convolve_back(grad_conv, mixed, constants, grad_mixed, sums)
+    torch.mul(grad_d.permute(1, 2, 0), torch.sigmoid(dt + constants.dt_bias), out=grad_dt)
+    sums.dt_bias.add_(grad_dt.sum((0, 1)))
 
 
 def _gate_back(grad: Tensor, z: Tensor, block: _Block, grad_z: Tensor) -> Float[Tensor, "r q d"]:
     """Through norm and gate: writes the gradient of z, returns that of y."""
-    normed = (block.y * block.gate).mul_(block.scale)
+    normed = block.gated.mul_(block.scale)
     along = (grad * normed).mean(-1, keepdim=True)
     grad_g = torch.addcmul(grad, normed, along, value=-1).mul_(block.scale)
     torch.ops.aten.silu_backward.grad_input(grad_g * block.y, z, grad_input=grad_z)
@@ -159,49 +202,60 @@ def _gate_back(grad: Tensor, z: Tensor, block: _Block, grad_z: Tensor) -> Float[
 
 
 def _scan_back(
-    grad_y: Tensor, block: _Block, A: Tensor, grad_A: Tensor, grad_D: Tensor
-) -> tuple[Float[Tensor, "r l c"], Float[Tensor, "r h l"]]:
+    grad_y: Tensor, block: _Block, constants: _Constants, sums: _Sums
+) -> tuple[Float[Tensor, "r l c"], Float[Tensor, "h r l"]]:
     """Through y = M x and the making of M: the gradients of silu(conv) and of d."""
-    heads, (wanted, steps), d = len(A), block.M.shape[2:], block.d
-    grad_y = grad_y.unflatten(-1, (heads, -1)).transpose(1, 2)  # r h q p
-    grad_x = (block.M.transpose(2, 3) @ grad_y).transpose(1, 2).flatten(2)
-    grad_M = grad_y @ block.x.transpose(2, 3)
-    grad_D.add_(grad_M.diagonal(steps - wanted, 2, 3).sum((0, 2)))
-    by_decay = grad_M.mul_(block.decay)  # gradient of scores * d; 0 in the future from here on
-    grad_scores = (by_decay * d).sum(1)
-    grad_B = torch.bmm(grad_scores.transpose(1, 2), block.C)
-    grad_C = F.pad(torch.bmm(grad_scores, block.B), (0, 0, steps - wanted, 0))
-    by_scores = by_decay.mul_(block.scores)
-    grad_d = by_scores.sum(2)  # r h l
-    d = d.squeeze(2)
-    grad_total = -grad_d * d  # of the sums of decays: each segment is a later one less an earlier one
-    grad_total[:, :, -wanted:] += (by_scores @ d.unsqueeze(-1)).squeeze(-1)
+    (wanted, steps), d = block.M.shape[2:], block.d
+    of_heads = grad_y.split(block.x[0].shape[-1], -1)
+    grad_x = [_product(M.transpose(1, 2), of_head) for M, of_head in zip(block.M, of_heads, strict=True)]
+    grad_M = torch.empty_like(block.M)
+    for into, of_head, x in zip(grad_M, of_heads, block.x, strict=True):
+        torch.bmm(of_head, x.transpose(1, 2), out=into)
+    sums.D.add_(grad_M.diagonal(steps - wanted, 2, 3).sum((1, 2)))
+    by_decay = grad_M.mul_(block.decay)
+    grad_scores = (by_decay * d).sum(0).mul_(constants.past)
+    grad_B = _product(grad_scores.transpose(1, 2), block.C)
+    grad_C = F.pad(_product(grad_scores, block.B), (0, 0, steps - wanted, 0))
+    by_scores = by_decay.mul_(block.scores)  # gradient of decay * d; 0 in the future from here on
+    grad_d = by_scores.sum(2)  # h r l
+    grad_total = -grad_d * d.squeeze(
+        2
+    )  # of the sums of decays: each segment is a later one less an earlier one
+    grad_total[:, :, -wanted:] += (by_scores @ d.transpose(2, 3)).squeeze(-1)
     grad_rate = grad_total.flip(-1).cumsum(-1).flip(-1)  # of d A
-    grad_A.add_((grad_rate * d).sum((0, 2)))
-    return torch.cat([grad_x, grad_B, grad_C], -1), grad_d.addcmul_(grad_rate, A.unsqueeze(-1))
+    sums.A.add_((grad_rate * d.squeeze(2)).sum((1, 2)))
+    return torch.cat([*grad_x, grad_B, grad_C], -1), grad_d.addcmul_(grad_rate, constants.A)
 
 
-def _convolve(x: Float[Tensor, "r l c"], taps: Tensor, bias: Tensor) -> Float[Tensor, "r l c"]:
-    """Causal depthwise convolution: a multiply-add a tap. What lies before the first step is 0.
+def _product(a: Float[Tensor, "r i k"], b: Float[Tensor, "r k j"]) -> Float[Tensor, "r i j"]:
+    """a b. A single step is read by elements: torch takes three to thirty times as long for so small a product."""
+    if a.shape[1] == 1:
+        return (a.transpose(1, 2) * b).sum(1, keepdim=True)
+    return a * b if a.shape[2] == 1 else torch.bmm(a, b)
 
-    Steps and channels are one dimension, and each tap is written out for it: loops of l c elements instead of c.
-    """
-    rows, steps, channels = x.shape
-    x, out = x.reshape(rows, -1), bias.repeat(rows, steps)
-    for lag in range(min(taps.shape[-1], steps)):
-        first, tap = lag * channels, taps[:, 0, -1 - lag].repeat(steps - lag)
-        out[:, first:].addcmul_(x[:, : len(tap)], tap)
-    return out.view(rows, steps, channels)
+
+def _convolve(x: Float[Tensor, "r l c"], constants: _Constants) -> Float[Tensor, "r l c"]:
+    """Causal depthwise convolution: a multiply-add a tap. What lies before the first step is 0."""
+    flat = x.reshape(len(x), -1)
+    out = torch.addcmul(constants.bias, flat, constants.taps[0])
+    for tap in constants.taps[1:]:
+        out[:, -len(tap) :].addcmul_(flat[:, : len(tap)], tap)
+    return out.view_as(x)
 
 
 def _convolve_back(
-    grad: Float[Tensor, "r l c"], x: Float[Tensor, "r l c"], taps: Tensor, grad_x: Tensor, grad_taps: Tensor
+    grad: Float[Tensor, "r l c"],
+    x: Float[Tensor, "r l c"],
+    constants: _Constants,
+    grad_x: Tensor,
+    sums: _Sums,
 ) -> None:
-    rows, steps, channels = x.shape
-    x, grad, grad_x = x.reshape(rows, -1), grad.view(rows, -1), grad_x.view(rows, -1).zero_()
-    for lag in range(min(taps.shape[-1], steps)):
-        first, tap = lag * channels, taps[:, 0, -1 - lag].repeat(steps - lag)
-        later, earlier = grad[:, first:], slice(0, len(tap))
-        grad_x[:, earlier].addcmul_(later, tap)
-        by_step = (later * x[:, earlier]).sum(0)
-        grad_taps[:, 0, -1 - lag].add_(by_step.view(-1, channels).sum(0))
+    sums.bias.add_(grad.sum(0))
+    grad, x, grad_x = grad.flatten(1), x.reshape(len(x), -1), grad_x.view(len(x), -1)
+    for tap, of_taps in zip(constants.taps, sums.taps.flatten(1), strict=False):
+        later, earlier = grad[:, -len(tap) :], slice(0, len(tap))
+        if len(tap) == grad.shape[1]:
+            torch.mul(later, tap, out=grad_x)
+        else:
+            grad_x[:, earlier].addcmul_(later, tap)
+        of_taps[-len(tap) :].add_((later * x[:, earlier]).sum(0))
