@@ -24,7 +24,7 @@ FOR_ST_SEPNET = {
     f"src/headway/{name}.py"
     for name in ("models/backbone", "nn/gates", "nn/inception", "nn/prompt", "nn/reprogramming", "nn/trend")
 }
-FOR_HA_GAT = {"src/headway/nn/signed_attention.py"}
+FOR_HA_GAT = {f"src/headway/nn/{name}.py" for name in ("products", "regimes", "signed_attention")}
 FOR_HYPERGRAPH = {"src/headway/graph/hypergraph.py", "src/headway/nn/hypergraph_conv.py"}
 
 

@@ -178,6 +178,6 @@ class Block(SpatialBlock):
         self, h: Float[Tensor, "batch node time d"], table: NeighborTable, wanted: int
     ) -> Float[Tensor, "batch node {wanted} d"]:
         """The newest `wanted` steps: of the last block only one is ever read."""
-        past = self.temporal.newest(h.flatten(0, 1), wanted).unflatten(0, h.shape[:2]).float()
-        h = self.norm(self.dropout(past).add_(h[:, :, -wanted:]))
-        return self.over_sensors(h, table)
+        last = h if wanted == h.shape[2] else h[:, :, -wanted:]
+        past = self.temporal.newest(h.flatten(0, 1), last.flatten(0, 1)).unflatten(0, h.shape[:2]).float()
+        return self.over_sensors(self.norm(self.dropout(past).add_(last)), table)

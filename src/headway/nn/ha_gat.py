@@ -32,8 +32,9 @@ from torch import Tensor, nn
 
 from headway.errors import InputError
 from headway.nn.dropout import StepDropout
-from headway.nn.neighbor_table import NeighborTable, edge_dot, neighbor_mean
-from headway.nn.signed_attention import Edges, signed_attention, signed_coefficients
+from headway.nn.neighbor_table import NeighborTable
+from headway.nn.regimes import RegimeWeights
+from headway.nn.signed_attention import Weights, signed_attention, signed_coefficients
 
 SIGN_BIAS = math.atanh(0.9)  # signs start near +0.9: ordinary attention until the data say otherwise
 SELF_LOGIT = 2.2  # sigmoid(2.2) = 0.9
@@ -97,49 +98,50 @@ class HAGAT(nn.Module):
     def forward(
         self, h: Float[Tensor, "batch node time d"], table: NeighborTable
     ) -> Float[Tensor, "batch node time d"]:
-        out = list(self.out.weight.chunk(self.hops, 1))
-        out[1:] = [self.hop_weight * weight for weight in out[1:]]
-        into = (self.query.weight, self.key.weight, self.value.weight)
-        rows = table.rows(h.shape[0], h.shape[2], self.heads)
-        said = signed_attention(h, into, out, self._edges(h, table), rows)
-        return self.norm(torch.addcmul(said, torch.sigmoid(self.self_logit), h))
+        return self.norm(signed_attention(h, self._weights(table), self._keep(h, table), table))
 
     def coefficients(
         self, h: Float[Tensor, "batch node time d"], table: NeighborTable
     ) -> Float[Tensor, "row neighbor"]:
         """alpha_ij s_ij of every row (batch, node, time, head), to look at; 0 on padding. No gradient."""
-        rows = table.rows(h.shape[0], h.shape[2], self.heads)
-        return signed_coefficients(h, self.query.weight, self.key.weight, self._edges(h, table), rows)
+        return signed_coefficients(h, self._weights(table), self._keep(h, table), table)
 
-    def regimes(
-        self, h: Float[Tensor, "batch node time d"], table: NeighborTable
-    ) -> Float[Tensor, "batch node time regime"]:
-        """p: the soft regime of each sensor at each time, from itself and the mean of its neighbours."""
-        # the mean of projections is the projection of the mean, in half the width
-        neighborhood = neighbor_mean(self.regime_mean(h).float(), table)
-        hidden = torch.relu(self.regime_self(h) + neighborhood)
-        return self.regime(hidden).float().softmax(-1)
+    def _weights(self, table: NeighborTable) -> Weights:
+        first, *others = self.out.weight.chunk(self.hops, 1)
+        return Weights(
+            loop=torch.sigmoid(self.self_logit),
+            query=self.query.weight * (self.heads / len(self.query.weight)) ** 0.5,
+            key=self.key.weight,
+            value=self.value.weight,
+            out=torch.stack([first, *(self.hop_weight * weight for weight in others)]),
+            bias=self._bias(table),
+            usual=self._usual(table),
+            regimes=RegimeWeights(
+                own=self.regime_self.weight,
+                own_bias=self.regime_self.bias,
+                mean=self.regime_mean.weight,
+                regime=self.regime.weight,
+                regime_bias=self.regime.bias,
+                preference=self.preference,
+            ),
+        )
 
-    def _edges(self, h: Float[Tensor, "batch node time d"], table: NeighborTable) -> Edges:
+    def _bias(self, table: NeighborTable) -> Float[Tensor, "node slot"]:
+        """w_r . a_ij, with a finite floor, not -inf: a row without neighbours must give zeros, not NaN."""
         bias = self.edge_bias(table.features).float().transpose(1, 2)  # node head neighbor
-        # A finite floor, not -inf: a row without neighbours must give zeros, not NaN.
-        bias = bias.masked_fill(~table.valid.unsqueeze(1), torch.finfo(bias.dtype).min / 2)
-        keep = table.valid.unsqueeze(1).expand_as(bias).to(bias.dtype)[None, :, None]
-        keep = self.dropout(keep.expand(len(h), -1, -1, -1, -1)) if self.training else keep
-        agreement = self._agreement(h, table).flatten(-2)
-        return Edges(bias=bias.flatten(1), agreement=agreement, keep=keep.flatten(-2))
+        return bias.masked_fill(~table.valid.unsqueeze(1), torch.finfo(bias.dtype).min / 2).flatten(1)
 
-    def _agreement(
-        self, h: Float[Tensor, "batch node time d"], table: NeighborTable
-    ) -> Float[Tensor, "batch node time head neighbor"]:
-        """p_i^T M^r p_j + b^r + 3 c_ij^r, of which the tanh is the sign of an edge."""
-        p = self.regimes(h, table)
-        regimes, rows = p.shape[-1], table.rows(h.shape[0], h.shape[2], self.heads)
-        with torch.autocast(h.device.type, enabled=False):
-            wanted = p.flatten(0, 2) @ self.preference.transpose(0, 1).flatten(1)  # row (head regime)
-            of_heads = p.unsqueeze(3).expand(-1, -1, -1, self.heads, -1)
-            agreement = edge_dot(wanted.view(-1, regimes), of_heads.reshape(-1, regimes), rows)
-        usual = self.sign_bias.unsqueeze(-1)  # head 1, or node 1 head neighbor
+    def _usual(self, table: NeighborTable) -> Float[Tensor, "node slot"]:
+        """b^r + 3 c_ij^r."""
+        usual = self.sign_bias.view(1, -1, 1)
         if self.edge_sign:
-            usual = usual + EDGE_RATE * self.edge_sign.weight.view(len(h[0]), 1, self.heads, -1)
-        return agreement.view(*h.shape[:3], self.heads, -1) + usual
+            usual = usual + EDGE_RATE * self.edge_sign.weight.view(len(table.valid), self.heads, -1)
+        return usual.expand(len(table.valid), -1, table.valid.shape[1]).flatten(1)
+
+    def _keep(
+        self, h: Float[Tensor, "batch node time d"], table: NeighborTable
+    ) -> Float[Tensor, "#batch node 1 slot"]:
+        """0 on padding and on what dropout drops."""
+        valid = table.valid.unsqueeze(1).expand(-1, self.heads, -1)[None, :, None].float()
+        keep = self.dropout(valid.expand(len(h), -1, -1, -1, -1)) if self.training else valid
+        return keep.flatten(-2)

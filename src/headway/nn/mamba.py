@@ -49,12 +49,12 @@ class Mamba2(nn.Module):
         self.out_proj = nn.Linear(self.d_in, d, bias=False)
 
     def forward(self, u: Float[Tensor, "r l d"]) -> Float[Tensor, "r l d"]:
-        return self.newest(u, u.shape[1])
+        return self.newest(u, u)
 
-    def newest(self, u: Float[Tensor, "r l d"], wanted: int) -> Float[Tensor, "r {wanted} d"]:
-        """The newest `wanted` steps of the output, without the work that only earlier steps need."""
+    def newest(self, u: Float[Tensor, "r l d"], last: Float[Tensor, "r q d"]) -> Float[Tensor, "r q d"]:
+        """The output at the `last`, newest, steps of u alone, without the work that only earlier steps need."""
         of_z, of_mixed, of_dt = self.in_proj.weight.split([self.d_in, self.d_in + 2 * self.n, self.h])
-        z, mixed, dt = F.linear(u[:, -wanted:], of_z), F.linear(u, of_mixed), F.linear(u, of_dt)
+        z, mixed, dt = F.linear(last, of_z), F.linear(u, of_mixed), F.linear(u, of_dt)
         kernel = kernel_for(u)
         scan = gated_scan if u.shape[1] <= CHUNK else _in_chunks
         if kernel is not None:

@@ -150,18 +150,20 @@ def weighted_sum(
     return _WeightedSum.apply(v, w, rows)
 
 
-def edge_dot(
-    q: Float[Tensor, "row width"], v: Float[Tensor, "row width"], rows: Rows
-) -> Float[Tensor, "row neighbor"]:
-    """score[r, k] = q[r] . v[source(r, k)]; scores of padding mean nothing and must get no gradient."""
-    return _EdgeDot.apply(q, v, rows)
-
-
 def neighbor_mean(
     v: Float[Tensor, "batch node time width"], table: NeighborTable
 ) -> Float[Tensor, "batch node time width"]:
-    """The mean over the neighbours of a sensor at each time; 0 where it has none."""
-    return _NeighborMean.apply(v, table)
+    """The mean over the neighbours of a sensor at each time, 0 where it has none; it has no gradient."""
+    return bag(v.flatten(0, 2), _shares(v, table), table.rows(v.shape[0], v.shape[2], 1)).view_as(v)
+
+
+def neighbor_mean_back(
+    grad: Float[Tensor, "batch node time width"], table: NeighborTable
+) -> Float[Tensor, "batch node time width"]:
+    """The gradient of what `neighbor_mean` reads, from that of what it gave."""
+    rows = table.rows(grad.shape[0], grad.shape[2], 1)
+    shares = by_source(_shares(grad, table), rows)
+    return reverse_bag(grad.flatten(0, 2), shares, rows).view_as(grad)
 
 
 def bag(v: Float[Tensor, "row width"], w: Float[Tensor, "row neighbor"], rows: Rows) -> Tensor:
@@ -226,36 +228,6 @@ class _WeightedSum(torch.autograd.Function):
         (v, w), rows, grad = ctx.saved_tensors, ctx.rows, grads[0].contiguous()
         grad_v = reverse_bag(grad, by_source(w, rows), rows) if ctx.needs_input_grad[0] else None
         return grad_v, sampled_dot(grad, v, rows) if ctx.needs_input_grad[1] else None, None
-
-
-class _EdgeDot(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, q: Tensor, v: Tensor, rows: Rows) -> Tensor:
-        ctx.rows = rows
-        ctx.save_for_backward(q, v)
-        return sampled_dot(q, v, rows)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        (q, v), rows, w = ctx.saved_tensors, ctx.rows, grads[0]
-        grad_q = bag(v, w, rows) if ctx.needs_input_grad[0] else None
-        return grad_q, reverse_bag(q, by_source(w, rows), rows) if ctx.needs_input_grad[1] else None, None
-
-
-class _NeighborMean(torch.autograd.Function):
-    """Keeps nothing: the weights are those of the table."""
-
-    @staticmethod
-    def forward(ctx: Any, v: Tensor, table: NeighborTable) -> Tensor:
-        ctx.table = table
-        return bag(v.flatten(0, 2), _shares(v, table), table.rows(v.shape[0], v.shape[2], 1)).view_as(v)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        grad, table = grads[0], ctx.table
-        rows = table.rows(grad.shape[0], grad.shape[2], 1)
-        shares = by_source(_shares(grad, table), rows)
-        return reverse_bag(grad.flatten(0, 2).contiguous(), shares, rows).view_as(grad), None
 
 
 def _shares(v: Float[Tensor, "batch node time width"], table: NeighborTable) -> Float[Tensor, "row neighbor"]:

@@ -1,171 +1,219 @@
 """Signed attention over a neighbor table, as one function that keeps little for its backward pass.
 
     q, k, v   = W_q h, W_k h, W_v h                               heads of width d_h
-    alpha_ij  = softmax_j(q_i . k_j / sqrt(d_h) + bias_ij)        magnitude
-    w_ij      = keep_ij alpha_ij tanh(agreement_ij)               signed coefficient
+    alpha_ij  = softmax_j(q_i . k_j + bias_ij)                    magnitude; W_q has been divided by sqrt(d_h)
+    sign_ij   = tanh(agreement_ij + usual_ij)                     agreement of regimes, headway.nn.regimes
+    w_ij      = keep_ij alpha_ij sign_ij                          signed coefficient
     o^1, o^2  = w v, w o^1                                        hops through the same coefficients
-    out       = W_1 o^1 + W_2 o^2
+    out       = loop * h + W_1 o^1 + W_2 o^2
 
-Kept are h, alpha and the signs; the projections and what each hop reaches are made again in the backward pass.
-`benchmarks/attention.py` measures time and memory. Enters: the residual stream, the weights, and what is known of the
-edges. Leaves: what the neighbors say. Rows are those of `headway.nn.neighbor_table`: (batch, node, time, head).
+Kept are h, the hidden layer of the regimes, alpha and the signs; the projections and what each hop reaches are made
+again. `benchmarks/attention.py` measures time and memory. Enters: the residual stream, the weights, what is known of
+the edges. Leaves: each state and what its neighbors say. Rows are those of `headway.nn.neighbor_table`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from headway.nn.neighbor_table import Rows, bag, by_source, reverse_bag, sampled_dot
+from headway.nn.neighbor_table import NeighborTable, bag, by_source, reverse_bag, sampled_dot
+from headway.nn.products import Products
+from headway.nn.regimes import Regimes, RegimeWeights, softmax_, softmax_back
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Edges:
-    """What is known of every edge beside the states at its ends; slot = (head, neighbor).
+class Weights(NamedTuple):
+    """What is learned; slot = (head, neighbor).
 
     Attributes:
+        loop: of a sensor's own state.
+        query, key, value: into the heads.
+        out: of each hop, out of them.
         bias: added to scores; very negative on padding.
-        agreement: its tanh is the sign.
-        keep: 0 on padding and on what dropout drops.
+        usual: agreement of an edge at all times.
+        regimes: what decides about the rest of it.
     """
 
+    loop: Float[Tensor, " d"]
+    query: Float[Tensor, "d d"]
+    key: Float[Tensor, "d d"]
+    value: Float[Tensor, "d d"]
+    out: Float[Tensor, "hop d d"]
     bias: Float[Tensor, "node slot"]
-    agreement: Float[Tensor, "batch node time slot"]
-    keep: Float[Tensor, "#batch node 1 slot"]
+    usual: Float[Tensor, "node slot"]
+    regimes: RegimeWeights
+
+    @classmethod
+    def of(cls, tensors: Sequence[Tensor]) -> Weights:
+        """Back from `flat`."""
+        *own, _ = cls._fields
+        return cls(**dict(zip(own, tensors, strict=False)), regimes=RegimeWeights(*tensors[len(own) :]))
+
+    @property
+    def flat(self) -> tuple[Tensor, ...]:
+        """All tensors one after the other."""
+        return *self[:-1], *self.regimes
+
+
+class _Kept(NamedTuple):
+    """What the backward pass does not make again."""
+
+    hidden: Float[Tensor, "state half"]
+    alpha: Float[Tensor, "row neighbor"]
+    sign: Float[Tensor, "row neighbor"]
 
 
 def signed_attention(
     h: Float[Tensor, "batch node time d"],
-    into: tuple[Tensor, Tensor, Tensor],
-    out: Sequence[Float[Tensor, "d d"]],
-    edges: Edges,
-    rows: Rows,
+    weights: Weights,
+    keep: Float[Tensor, "#batch node 1 slot"],
+    table: NeighborTable,
 ) -> Float[Tensor, "batch node time d"]:
-    """What the neighbors say, over as many hops as there are maps out.
+    """What each state keeps of itself and its neighbors say, over as many hops as there are maps out.
 
-    Args: into: W_q, W_k, W_v. Under autocast the linear maps take its precision, and nothing else does.
+    Args: keep: 0 on padding and on what dropout drops; it has no gradient.
+    Under autocast the linear maps take its precision, and nothing else does.
     """
-    return _SignedAttention.apply(h, *into, edges.bias, edges.agreement, edges.keep, rows, *out)
+    return _SignedAttention.apply(h, keep, table, *weights.flat)
 
 
 def signed_coefficients(
-    h: Float[Tensor, "batch node time d"], query: Tensor, key: Tensor, edges: Edges, rows: Rows
+    h: Float[Tensor, "batch node time d"],
+    weights: Weights,
+    keep: Float[Tensor, "#batch node 1 slot"],
+    table: NeighborTable,
 ) -> Float[Tensor, "row neighbor"]:
     """w of this module, to look at; it has no gradient."""
-    with torch.no_grad():
-        maps = _Maps(h, rows)
-        scores = sampled_dot(maps.into(h, query), maps.into(h, key), rows)
-        alpha, sign = _magnitude_and_sign(scores, edges.bias, edges.agreement, maps.width)
-        return _coefficients(alpha, sign, edges.keep)
+    products = Products(h)
+    with torch.no_grad(), torch.autocast(h.device.type, enabled=False):
+        return _Attention(h, weights, keep, table, products).coefficients()
 
 
 class _SignedAttention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, h: Tensor, *given: Any) -> Tensor:
-        query, key, value, bias, agreement, keep, rows, *out = given
-        ctx.rows, ctx.maps = rows, (maps := _Maps(h, rows))
-        scores = sampled_dot(maps.into(h, query), maps.into(h, key), rows)
-        alpha, sign = _magnitude_and_sign(scores, bias, agreement, maps.width)
-        ctx.save_for_backward(h, query, key, value, alpha, sign, keep, *out)
-        reached = _hops(maps.into(h, value), _coefficients(alpha, sign, keep), rows, len(out))
-        said = maps.linear(reached[1].view_as(h), out[0])
-        for hop, weight in zip(reached[2:], out[1:], strict=True):
-            said.add_(maps.linear(hop.view_as(h), weight))
-        return said
+    def forward(ctx: Any, h: Tensor, keep: Tensor, table: NeighborTable, *given: Tensor) -> Tensor:
+        ctx.table, ctx.products = table, (products := Products(h))
+        with torch.autocast(h.device.type, enabled=False):
+            attention = _Attention(h, Weights.of(given), keep, table, products)
+            ctx.save_for_backward(h, keep, *attention.kept, *given)
+            return attention.say()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        h, query, key, value, alpha, sign, keep, *out = ctx.saved_tensors
-        rows, maps, grad = ctx.rows, ctx.maps, grads[0].contiguous()
-        w = _coefficients(alpha, sign, keep)
-        reverse_w = by_source(w, rows)
-        reached = _hops(maps.into(h, value), w, rows, len(out))
-        grad_out = [maps.weight_gradient(grad, hop) for hop in reached[1:]]
-        back = maps.into(grad, out[-1].t())  # gradient of what the last hop reached
+        h, keep, *rest = ctx.saved_tensors
+        kept, given = _Kept(*rest[: len(_Kept._fields)]), rest[len(_Kept._fields) :]
+        attention = _Attention(h, Weights.of(given), keep, ctx.table, ctx.products, kept)
+        grad_h, grad_weights = attention.back(grads[0])
+        return grad_h, None, None, *grad_weights.flat
+
+
+class _Attention:
+    """The states that read each other, and what is kept of them, which is made where it is not given."""
+
+    def __init__(
+        self,
+        h: Float[Tensor, "batch node time d"],
+        weights: Weights,
+        keep: Float[Tensor, "#batch node 1 slot"],
+        table: NeighborTable,
+        products: Products,
+        kept: _Kept | None = None,
+    ) -> None:
+        self.h, self.states = h, h.flatten(0, 2).to(products.exact)
+        self.weights, self.keep, self.table, self.products = weights, keep, table, products
+        batch, nodes, time, width = h.shape
+        heads = len(weights.regimes.preference)
+        self.rows, self.width = table.rows(batch, time, heads), width // heads
+        self.edges = batch, nodes, time, weights.bias.shape[1]
+        self.kept = kept or self._weighed()
+
+    def coefficients(self) -> Float[Tensor, "row neighbor"]:
+        w = (self.kept.alpha * self.kept.sign).view(self.edges)
+        return w.mul_(self.keep).view_as(self.kept.alpha)
+
+    def say(self) -> Float[Tensor, "batch node time d"]:
+        """What leaves the attention."""
+        said = self.states * self.weights.loop
+        for hop, weight in zip(self._hops(self.coefficients())[1:], self.weights.out, strict=True):
+            self.products.add(said, hop.view_as(said), weight.t())
+        return said.view_as(self.h)
+
+    def back(
+        self, grad: Float[Tensor, "batch node time d"]
+    ) -> tuple[Float[Tensor, "batch node time d"], Weights]:
+        """The gradients of h and of the weights, from that of what left."""
+        weights, products, rows, states = self.weights, self.products, self.rows, self.states
+        grad = grad.reshape(states.shape)
+        grad_w, grad_v, grad_out = self._hops_back(grad)
+        grad_scores, grad_agreement = self._coefficients_back(grad_w)
+        grad_q = bag(self._into(weights.key), grad_scores, rows)
+        grad_k = reverse_bag(self._into(weights.query), by_source(grad_scores, rows), rows)
+        grad_states = grad * weights.loop
+        into = [part.view_as(grad) for part in (grad_q, grad_k, grad_v)]
+        for part, weight in zip(into, (weights.query, weights.key, weights.value), strict=True):
+            products.add(grad_states, part, weight)
+        grad_regimes = self._regimes(self.kept.hidden).back(grad_agreement, rows, grad_states)
+        query, key, value = (products.of(part.t(), states) for part in into)
+        grad_weights = Weights(
+            loop=(grad * states).sum(0),
+            query=query,
+            key=key,
+            value=value,
+            out=grad_out,
+            bias=grad_scores.view(self.edges).sum((0, 2)),
+            usual=grad_agreement.view(self.edges).sum((0, 2)),
+            regimes=grad_regimes,
+        )
+        return grad_states.view_as(self.h), grad_weights
+
+    def _weighed(self) -> _Kept:
+        weights, regimes = self.weights, self._regimes()
+        sign = regimes.agreement(self.rows)
+        sign.view(self.edges).add_(weights.usual.unsqueeze(1))
+        sign.mul_(2).sigmoid_().mul_(2).sub_(1)  # tanh, which on some processors takes six times as long
+        scores = sampled_dot(self._into(weights.query), self._into(weights.key), self.rows)
+        scores.view(self.edges).add_(weights.bias.unsqueeze(1))
+        return _Kept(regimes.hidden, softmax_(scores), sign)
+
+    def _regimes(self, hidden: Float[Tensor, "state half"] | None = None) -> Regimes:
+        return Regimes(self.h, self.weights.regimes, self.table, self.products, hidden)
+
+    def _into(self, weight: Float[Tensor, "d d"]) -> Float[Tensor, "row head_dim"]:
+        return self.products.of(self.states, weight.t()).view(-1, self.width)
+
+    def _hops(self, w: Float[Tensor, "row neighbor"]) -> list[Float[Tensor, "row head_dim"]]:
+        """v and what each hop reaches."""
+        reached = [self._into(self.weights.value)]
+        for _ in self.weights.out:
+            reached.append(bag(reached[-1], w, self.rows))
+        return reached
+
+    def _hops_back(
+        self, grad: Float[Tensor, "state d"]
+    ) -> tuple[Float[Tensor, "row neighbor"], Float[Tensor, "row head_dim"], Float[Tensor, "hop d d"]]:
+        """Of the coefficients, of v and of the maps out; the last hop first."""
+        w, products, rows = self.coefficients(), self.products, self.rows
+        reached, reverse_w = self._hops(w), by_source(w, rows)
+        grad_out = [products.of(grad.t(), hop.view_as(grad)) for hop in reached[1:]]
+        *others, last = self.weights.out
+        back = products.of(grad, last).view_as(reached[0])  # gradient of what the last hop reached
         grad_w = sampled_dot(back, reached[-2], rows)
-        for weight, hop in zip(out[-2::-1], reached[-3::-1], strict=True):
-            back = reverse_bag(back, reverse_w, rows).add_(maps.into(grad, weight.t()))
-            grad_w += sampled_dot(back, hop, rows)
-        grad_v = reverse_bag(back, reverse_w, rows)
-        grad_scores, grad_bias, grad_agreement = _softmax_gradients(grad_w, alpha, sign, keep, maps.width)
-        grad_q = bag(maps.into(h, key), grad_scores, rows)
-        grad_k = reverse_bag(maps.into(h, query), by_source(grad_scores, rows), rows)
-        projections = ((grad_q, query), (grad_k, key), (grad_v, value))
-        grad_h = maps.back(projections).view_as(h) if ctx.needs_input_grad[0] else None
-        grad_into = [maps.weight_gradient(part, h) for part, _ in projections]
-        return grad_h, *grad_into, grad_bias, grad_agreement, None, None, *grad_out
+        for weight, before in zip(reversed(others), reached[-3::-1], strict=True):
+            back = reverse_bag(back, reverse_w, rows)
+            products.add(back.view_as(grad), grad, weight)
+            grad_w.add_(sampled_dot(back, before, rows))
+        return grad_w, reverse_bag(back, reverse_w, rows), torch.stack(grad_out)
 
-
-class _Maps:
-    """Linear maps between the residual stream and rows, in the precision that autocast had when this was made."""
-
-    def __init__(self, h: Tensor, rows: Rows) -> None:
-        kind = h.device.type
-        self.exact = torch.promote_types(h.dtype, torch.float32)
-        self.low = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.exact
-        self.state = h.shape[-1]
-        self.width = h.numel() // max(1, len(rows.starts) - 1)
-
-    def linear(self, x: Float[Tensor, "... d"], weight: Float[Tensor, "d d"]) -> Float[Tensor, "... d"]:
-        return F.linear(x.to(self.low), weight.to(self.low)).to(self.exact)
-
-    def into(self, x: Float[Tensor, "... d"], weight: Float[Tensor, "d d"]) -> Float[Tensor, "row head_dim"]:
-        return self.linear(x, weight).view(-1, self.width)
-
-    def back(self, parts: Sequence[tuple[Tensor, Tensor]]) -> Float[Tensor, "state d"]:
-        """The gradient of what several maps read, from the gradients of what they gave."""
-        (grad, weight), *others = ((self._lowered(grad), weight.to(self.low)) for grad, weight in parts)
-        total = (grad @ weight).to(self.exact)
-        for grad, weight in others:
-            total = total.addmm_(grad, weight) if self.low == self.exact else total.add_(grad @ weight)
-        return total
-
-    def weight_gradient(self, grad: Tensor, read: Tensor) -> Float[Tensor, "d d"]:
-        """Of one map, from the gradient of what it gave and what it read."""
-        return (self._lowered(grad).t() @ self._lowered(read)).to(self.exact)
-
-    def _lowered(self, x: Tensor) -> Float[Tensor, "state d"]:
-        return x.reshape(-1, self.state).to(self.low)
-
-
-def _hops(v: Tensor, w: Tensor, rows: Rows, hops: int) -> list[Float[Tensor, "row head_dim"]]:
-    """v and what each hop reaches."""
-    reached = [v]
-    for _ in range(hops):
-        reached.append(bag(reached[-1], w, rows))
-    return reached
-
-
-def _magnitude_and_sign(
-    scores: Float[Tensor, "row neighbor"], bias: Tensor, agreement: Tensor, width: int
-) -> tuple[Float[Tensor, "row neighbor"], Float[Tensor, "batch node time slot"]]:
-    """Row by row in place: torch's softmax takes twenty times as long on rows shorter than a vector register."""
-    alpha = torch.add(bias.unsqueeze(1), scores.view_as(agreement), alpha=width**-0.5).view_as(scores)
-    alpha.sub_(alpha.amax(-1, keepdim=True)).exp_()
-    alpha.div_(alpha.sum(-1, keepdim=True))
-    return alpha, (2 * agreement).sigmoid_().mul_(2).sub_(1)  # tanh, which torch computes six times as slowly
-
-
-def _coefficients(
-    alpha: Float[Tensor, "row neighbor"], sign: Tensor, keep: Tensor
-) -> Float[Tensor, "row neighbor"]:
-    return (alpha.view_as(sign) * sign).mul_(keep).view_as(alpha)
-
-
-def _softmax_gradients(
-    grad_w: Float[Tensor, "row neighbor"], alpha: Tensor, sign: Tensor, keep: Tensor, width: int
-) -> tuple[Float[Tensor, "row neighbor"], Tensor, Tensor]:
-    """Of scores, bias and agreement."""
-    grad = grad_w.view_as(sign) * keep
-    grad_sign = torch.addcmul(grad, grad * sign, sign, value=-1).mul_(alpha.view_as(sign))
-    grad_alpha = grad.mul_(sign).view_as(alpha)
-    along = (grad_alpha * alpha).sum(-1, keepdim=True)
-    grad_scores = grad_alpha.sub_(along).mul_(alpha)
-    grad_bias = grad_scores.view_as(sign).sum((0, 2))
-    return grad_scores.mul_(width**-0.5), grad_bias, grad_sign
+    def _coefficients_back(
+        self, grad_w: Float[Tensor, "row neighbor"]
+    ) -> tuple[Float[Tensor, "row neighbor"], Float[Tensor, "row neighbor"]]:
+        """Of scores and of agreement."""
+        alpha, sign = self.kept.alpha, self.kept.sign
+        grad = grad_w.view(self.edges).mul_(self.keep).view_as(alpha)
+        grad_alpha = grad * sign
+        grad_agreement = grad.addcmul_(grad_alpha, sign, value=-1).mul_(alpha)
+        return softmax_back(grad_alpha, alpha), grad_agreement

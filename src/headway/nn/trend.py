@@ -149,5 +149,5 @@ class MambaBranch(nn.Module):
         h = self.embed(series).float()
         for block, norm in zip(self.blocks, self.norms, strict=True):
             assert isinstance(block, Mamba2)
-            h = norm(h + block.newest(h, h.shape[1]).float())
+            h = norm(h + block(h).float())
         return h[:, -1]
