@@ -44,6 +44,17 @@ def test_an_anchor_that_was_not_observed_has_no_weight() -> None:
     assert torch.equal(made(replace(batch, anchors=other)), made(batch))
 
 
+def test_an_anchor_that_is_alone_is_the_mix_however_small_its_weight_would_be() -> None:
+    made, batch = mix(), tiny_batch(missing=0.0)
+    with torch.no_grad():
+        made.logits[:, 0] = 300
+    alone = torch.arange(ANCHORS).eq(ANCHORS - 1).expand_as(batch.anchors_observed)
+    found = made(replace(batch, anchors_observed=alone))
+    torch.testing.assert_close(found, batch.anchors[..., -1])
+    found.sum().backward()
+    assert made.logits.grad is not None and made.logits.grad.isfinite().all()
+
+
 def test_without_any_anchor_the_mix_is_the_climatology() -> None:
     made, batch = mix(), tiny_batch(missing=1.0)
     assert torch.equal(made(batch), batch.fallback)

@@ -12,10 +12,10 @@ short history cannot overfit it; its weights can be read in the model card.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from headway.nn.exponentials import LEAST
 from headway.types import Batch
 
 FIT_STEPS, FIT_LR = 150, 0.1
@@ -68,7 +68,9 @@ def fit_mix(batch: Batch) -> Float[Tensor, "horizon anchor"]:
 
 
 def _mix(logits: Float[Tensor, "horizon #node anchor"], batch: Batch) -> Float[Tensor, "batch horizon node"]:
-    floor = torch.finfo(logits.dtype).min
-    weights = F.softmax(logits.masked_fill(~batch.anchors_observed, floor), -1)
-    known = batch.anchors_observed.any(-1)
-    return torch.where(known, (weights * batch.anchors).sum(-1), batch.fallback)
+    """Softmax over the observed anchors, whose exponentials are the same for all windows."""
+    told = (logits - logits.detach().amax(-1, keepdim=True)).clamp(min=LEAST).exp()
+    weights = told * batch.anchors_observed
+    total = weights.sum(-1)
+    mixed = (weights * batch.anchors).sum(-1) / total.clamp(min=torch.finfo(total.dtype).tiny)
+    return torch.where(total > 0, mixed, batch.fallback)

@@ -23,10 +23,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from headway.nn.exponentials import LEAST
+
 EPS = 1e-5  # under the root of the norm, as in mamba_ssm
 BLOCK_STEPS = 5000  # sequences times steps that go through together on a CPU: 1.3 MB of the widest tensors
-# e^-80 is nothing beside the 1 of the newest step; where results leave float32, exp takes sixty times as long
-FORGOTTEN = -80.0
 
 
 def gated_scan(
@@ -153,7 +153,7 @@ def _run(z: Tensor, mixed: Tensor, dt: Tensor, constants: _Constants) -> _Block:
     d = F.softplus(dt + constants.dt_bias).permute(2, 0, 1).contiguous()  # h r l
     total = torch.cumsum(d * constants.A, -1)
     # A difference decides, never a product of exponentials. Those of the future are > 0; scores leave them out.
-    decay = (total[:, :, -wanted:, None] - total.unsqueeze(2)).clamp_(FORGOTTEN, 0).exp_()
+    decay = (total[:, :, -wanted:, None] - total.unsqueeze(2)).clamp_(LEAST, 0).exp_()
     d, C = d.unsqueeze(2), C[:, -wanted:]
     scores = torch.bmm(C, B.transpose(1, 2)).mul_(constants.past)
     M = (decay * d).mul_(scores)

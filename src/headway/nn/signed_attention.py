@@ -21,9 +21,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from headway.nn.exponentials import softmax_, softmax_back
 from headway.nn.neighbor_table import NeighborTable, bag, by_source, reverse_bag, sampled_dot
 from headway.nn.products import Products
-from headway.nn.regimes import Regimes, RegimeWeights, softmax_, softmax_back
+from headway.nn.regimes import Regimes, RegimeWeights
 
 
 class Weights(NamedTuple):
