@@ -92,6 +92,15 @@ def test_parts_with_foreign_strides_give_the_same() -> None:
     torch.testing.assert_close(gated_scan(*joined, *rest), gated_scan(z, mixed, dt, *rest))
 
 
+def test_gradients_are_the_same_where_autocast_goes_on() -> None:
+    given = [x.detach().float().requires_grad_() for x in arguments(7, 7, 4)]
+    y = gated_scan(*given).square().sum()
+    outside = torch.autograd.grad(y, given, retain_graph=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = torch.autograd.grad(y, given)
+    assert all(torch.equal(one, other) for one, other in zip(outside, inside, strict=True))
+
+
 def test_only_its_inputs_are_kept_for_the_backward_pass() -> None:
     given, kept = arguments(7, 7, 4), []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):

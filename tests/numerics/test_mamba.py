@@ -102,6 +102,12 @@ def test_a_later_step_never_changes_an_earlier_output() -> None:
     assert (before[:, 4:] - after[:, 4:]).abs().amax((1, 2)).min() > 1e-3
 
 
+def test_the_newest_steps_are_the_end_of_all_of_them() -> None:
+    m, u = block(), sequences().float()
+    for wanted in (1, 3):
+        torch.testing.assert_close(m.newest(u, u[:, -wanted:]), m(u)[:, -wanted:], rtol=1e-5, atol=1e-6)
+
+
 def test_every_row_is_its_own_sequence() -> None:
     m, u = block(), sequences().float()
     together = m(u)

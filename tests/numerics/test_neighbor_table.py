@@ -194,3 +194,15 @@ def test_row_numbers_made_in_inference_serve_a_later_training_step(table: Neighb
 def test_more_rows_than_the_index_can_count_are_refused(table: NeighborTable) -> None:
     with pytest.raises(AssertionError, match="use a smaller micro-batch"):
         table.rows(2**26, TIME, HEADS)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_fewer_rows_than_neighbors_are_read_like_any_other(rows: int, arithmetic: str) -> None:
+    """torch's sparse product writes beyond its memory where a matrix has more entries than places."""
+    sensors = torch.arange(15).remainder(rows).expand(rows, -1).contiguous()
+    graph = Graph(neighbors=sensors, valid=torch.ones(rows, 15).bool(), features=torch.zeros(rows, 15, 2))
+    numbers = NeighborTable(graph).rows(1, 1, 1)
+    q, v = (torch.randn(rows, 8, dtype=torch.float64) for _ in range(2))
+    for _ in range(20):
+        found = sampled_dot(q, v, numbers)
+    torch.testing.assert_close(found, plain_dot(q, v, numbers), rtol=1e-12, atol=1e-12)

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from headway.nn import neighbor_table
 from headway.nn.neighbor_table import NeighborTable
 from headway.nn.signed_attention import Weights, signed_attention, signed_coefficients
-from tiny_model import tiny_graph
+from tiny_model import tiny_graph, without_sparse_product
 
 BATCH, NODES, TIME, HEADS, WIDTH, NEIGHBORS, REGIMES, HALF = 2, 5, 3, 2, 4, 3, 3, 6
 STATE, SLOTS = HEADS * WIDTH, HEADS * NEIGHBORS
@@ -76,6 +77,16 @@ def plain_coefficients(table: NeighborTable, h: Tensor, weights: Weights) -> Ten
     return scores.softmax(-1) * sign * dropped(table, h.dtype).view(BATCH, NODES, 1, HEADS, NEIGHBORS)
 
 
+@pytest.fixture(params=["sparse product", "gradient of a bag", "gather"])
+def arithmetic(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The dot products of a CPU, of a GPU, and of neither."""
+    if request.param != "sparse product":
+        monkeypatch.setattr(neighbor_table, "_sparse_product", without_sparse_product)
+    if request.param == "gather":
+        monkeypatch.setattr(neighbor_table, "_BAG_GRADIENT", None)
+
+
+@pytest.mark.usefixtures("arithmetic")
 @pytest.mark.parametrize("hops", [1, 2, 3])
 def test_values_and_gradients_equal_the_equations(table: NeighborTable, hops: int) -> None:
     parts = given(hops)
@@ -117,6 +128,27 @@ def test_under_autocast_maps_are_rounded_and_all_else_is_not(table: NeighborTabl
     for one, other in [(found, expected), *zip(gradients, wanted, strict=True)]:
         assert one.dtype == torch.float32 and not torch.equal(one, other)
         assert float((one - other).detach().norm() / other.detach().norm()) < 0.05
+
+
+@pytest.mark.parametrize("forward_too", [False, True])
+def test_gradients_are_the_same_where_autocast_goes_on(table: NeighborTable, forward_too: bool) -> None:
+    parts = given(2, torch.float32)
+    with torch.autocast("cpu", torch.bfloat16, enabled=forward_too):
+        said = ours(table, parts).square().sum()
+    outside = torch.autograd.grad(said, parts, retain_graph=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = torch.autograd.grad(said, parts)
+    assert all(torch.equal(one, other) for one, other in zip(outside, inside, strict=True))
+
+
+def test_states_with_foreign_strides_give_the_same(table: NeighborTable) -> None:
+    h, *weights = given(2)
+    foreign = [h.detach().transpose(1, 2).contiguous().transpose(1, 2).requires_grad_(), *weights]
+    found, expected = ours(table, foreign), ours(table, [h, *weights])
+    assert torch.equal(found, expected)
+    gradients = torch.autograd.grad(found.square().sum(), foreign)
+    wanted = torch.autograd.grad(expected.square().sum(), [h, *weights])
+    assert all(torch.equal(one, other) for one, other in zip(gradients, wanted, strict=True))
 
 
 def test_coefficients_are_those_the_attention_sums_by(table: NeighborTable) -> None:

@@ -68,7 +68,10 @@ def fit_mix(batch: Batch) -> Float[Tensor, "horizon anchor"]:
 
 
 def _mix(logits: Float[Tensor, "horizon #node anchor"], batch: Batch) -> Float[Tensor, "batch horizon node"]:
-    """Softmax over the observed anchors, whose exponentials are the same for all windows."""
+    """Softmax over the observed anchors, whose exponentials are the same for all windows.
+
+    Anchors that are less likely than e^-80 of the best, observed or not, are as likely as each other.
+    """
     told = (logits - logits.detach().amax(-1, keepdim=True)).clamp(min=LEAST).exp()
     weights = told * batch.anchors_observed
     total = weights.sum(-1)

@@ -23,8 +23,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from headway.nn.exponentials import LEAST
-
+# e^-40 is nothing beside the 1 of the newest step, less than a float64 tells; what it is multiplied with stays
+# within the range of float32, outside of which exp and all arithmetic are slow
+FORGOTTEN = -40.0
 EPS = 1e-5  # under the root of the norm, as in mamba_ssm
 BLOCK_STEPS = 5000  # sequences times steps that go through together on a CPU: 1.3 MB of the widest tensors
 
@@ -96,9 +97,10 @@ class _GatedScan(torch.autograd.Function):
         ctx.save_for_backward(z, mixed, dt, *given)
         constants = _written_out(z.shape[1], mixed.shape[1], *given)
         out = torch.empty_like(z, memory_format=torch.contiguous_format)
-        for rows in _blocks(mixed):
-            block = _run(z[rows], mixed[rows], dt[rows], constants)
-            torch.mul(block.gated, block.scale, out=out[rows])
+        with torch.autocast(mixed.device.type, enabled=False):
+            for rows in _blocks(mixed):
+                block = _run(z[rows], mixed[rows], dt[rows], constants)
+                torch.mul(block.gated, block.scale, out=out[rows])
         return out
 
     @staticmethod
@@ -107,9 +109,10 @@ class _GatedScan(torch.autograd.Function):
         constants = _written_out(z.shape[1], mixed.shape[1], *given)
         grad_parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (z, mixed, dt)]
         sums = _no_sums(mixed.shape[1], *given)
-        for rows in _blocks(mixed):
-            parts = [x[rows] for x in (z, mixed, dt)]
-            _run_back(grads[0][rows], parts, constants, [x[rows] for x in grad_parts], sums)
+        with torch.autocast(mixed.device.type, enabled=False):
+            for rows in _blocks(mixed):
+                parts = [x[rows] for x in (z, mixed, dt)]
+                _run_back(grads[0][rows], parts, constants, [x[rows] for x in grad_parts], sums)
         grad_taps = sums.taps.sum(1).flip(0).t().unsqueeze(1)
         return *grad_parts, grad_taps, sums.bias.sum(0), sums.dt_bias, sums.A, sums.D
 
@@ -153,7 +156,7 @@ def _run(z: Tensor, mixed: Tensor, dt: Tensor, constants: _Constants) -> _Block:
     d = F.softplus(dt + constants.dt_bias).permute(2, 0, 1).contiguous()  # h r l
     total = torch.cumsum(d * constants.A, -1)
     # A difference decides, never a product of exponentials. Those of the future are > 0; scores leave them out.
-    decay = (total[:, :, -wanted:, None] - total.unsqueeze(2)).clamp_(LEAST, 0).exp_()
+    decay = (total[:, :, -wanted:, None] - total.unsqueeze(2)).clamp_(FORGOTTEN, 0).exp_()
     d, C = d.unsqueeze(2), C[:, -wanted:]
     scores = torch.bmm(C, B.transpose(1, 2)).mul_(constants.past)
     M = (decay * d).mul_(scores)
@@ -194,7 +197,7 @@ def _run_back(
 
 def _gate_back(grad: Tensor, z: Tensor, block: _Block, grad_z: Tensor) -> Float[Tensor, "r q d"]:
     """Through norm and gate: writes the gradient of z, returns that of y."""
-    normed = block.gated.mul_(block.scale)
+    normed = block.gated * block.scale
     along = (grad * normed).mean(-1, keepdim=True)
     grad_g = torch.addcmul(grad, normed, along, value=-1).mul_(block.scale)
     torch.ops.aten.silu_backward.grad_input(grad_g * block.y, z, grad_input=grad_z)
@@ -218,9 +221,8 @@ def _scan_back(
     grad_C = F.pad(_product(grad_scores, block.B), (0, 0, steps - wanted, 0))
     by_scores = by_decay.mul_(block.scores)  # gradient of decay * d; 0 in the future from here on
     grad_d = by_scores.sum(2)  # h r l
-    grad_total = -grad_d * d.squeeze(
-        2
-    )  # of the sums of decays: each segment is a later one less an earlier one
+    # of the sums of decays: each segment is a later one less an earlier one
+    grad_total = -grad_d * d.squeeze(2)
     grad_total[:, :, -wanted:] += (by_scores @ d.transpose(2, 3)).squeeze(-1)
     grad_rate = grad_total.flip(-1).cumsum(-1).flip(-1)  # of d A
     sums.A.add_((grad_rate * d.squeeze(2)).sum((1, 2)))

@@ -6,7 +6,8 @@ numbered in storage order, so nothing is transposed and nothing N x N exists. Tw
     bag(v, w)[r]             = sum_k w[r, k] v[neighbor row k of r]          (embedding_bag)
     sampled_dot(q, v)[r, k]  = q[r] . v[neighbor row k of r]                 (its weight gradient)
 
-and the gradient of each is made of the two, that of v through the reverse table. There is no scatter and no
+and the gradient of each is made of the two, that of v through the reverse table (`reverse_bag`). `weighted_sum` has
+that gradient; the others are pieces for operators with gradients of their own. There is no scatter and no
 atomic addition: sums run in a fixed order, so the same seed gives the same bits.
 
 `benchmarks/attention.py` measures time and memory beside PyTorch Geometric's GATv2Conv.
@@ -194,8 +195,10 @@ def sampled_dot(
 @torch.library.custom_op("headway::sampled_dot", mutates_args=(), schema=DOT)
 def _sampled_dot(q: Tensor, v: Tensor, source: Tensor, starts: Tensor, owner: Tensor) -> Tensor:
     """An operator of its own, because fake tensors, by which memory is planned, cannot be sparse."""
-    if q.is_cpu:
-        return _sparse_product(q, v, source, starts)  # on a GPU its order of sums is not known to be fixed
+    # On a GPU the order of its sums is not known to be fixed. On a CPU torch keeps no more entries than a matrix has
+    # places, and writes beyond them where there are fewer rows than neighbors.
+    if q.is_cpu and len(source) <= len(q) * len(v):
+        return _sparse_product(q, v, source, starts)
     return _bag_gradient(q, v, source, starts, owner)
 
 

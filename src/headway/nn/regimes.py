@@ -10,6 +10,7 @@ gradient of its own, `headway.nn.signed_attention`. Rows are those of `headway.n
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from jaxtyping import Float
@@ -43,18 +44,19 @@ class RegimeWeights(NamedTuple):
 class Regimes:
     """Those of some states, p, and p^T M: what each would have its neighbors be.
 
-    Args: hidden: the hidden layer where it has been kept.
+    Args: shape: windows, sensors and steps of the states. hidden: the hidden layer where it has been kept.
     """
 
     def __init__(
         self,
-        h: Float[Tensor, "batch node time d"],
+        states: Float[Tensor, "state d"],
+        shape: Sequence[int],
         weights: RegimeWeights,
         table: NeighborTable,
         products: Products,
         hidden: Float[Tensor, "state half"] | None = None,
     ) -> None:
-        self.states, self.shape = h.flatten(0, 2).to(products.exact), h.shape[:3]
+        self.states, self.shape = states, shape
         self.weights, self.table, self.products = weights, table, products
         self.hidden = self._hidden_layer() if hidden is None else hidden
         heads, regimes = weights.preference.shape[:2]

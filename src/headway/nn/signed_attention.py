@@ -107,8 +107,9 @@ class _SignedAttention(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         h, keep, *rest = ctx.saved_tensors
         kept, given = _Kept(*rest[: len(_Kept._fields)]), rest[len(_Kept._fields) :]
-        attention = _Attention(h, Weights.of(given), keep, ctx.table, ctx.products, kept)
-        grad_h, grad_weights = attention.back(grads[0])
+        with torch.autocast(h.device.type, enabled=False):
+            attention = _Attention(h, Weights.of(given), keep, ctx.table, ctx.products, kept)
+            grad_h, grad_weights = attention.back(grads[0])
         return grad_h, None, None, *grad_weights.flat
 
 
@@ -138,10 +139,11 @@ class _Attention:
 
     def say(self) -> Float[Tensor, "batch node time d"]:
         """What leaves the attention."""
-        said = self.states * self.weights.loop
+        said = torch.empty(self.h.shape, dtype=self.states.dtype, device=self.h.device)
+        flat = torch.mul(self.states, self.weights.loop, out=said.view_as(self.states))
         for hop, weight in zip(self._hops(self.coefficients())[1:], self.weights.out, strict=True):
-            self.products.add(said, hop.view_as(said), weight.t())
-        return said.view_as(self.h)
+            self.products.add(flat, hop.view_as(flat), weight.t())
+        return said
 
     def back(
         self, grad: Float[Tensor, "batch node time d"]
@@ -181,7 +183,7 @@ class _Attention:
         return _Kept(regimes.hidden, softmax_(scores), sign)
 
     def _regimes(self, hidden: Float[Tensor, "state half"] | None = None) -> Regimes:
-        return Regimes(self.h, self.weights.regimes, self.table, self.products, hidden)
+        return Regimes(self.states, self.h.shape[:3], self.weights.regimes, self.table, self.products, hidden)
 
     def _into(self, weight: Float[Tensor, "d d"]) -> Float[Tensor, "row head_dim"]:
         return self.products.of(self.states, weight.t()).view(-1, self.width)
