@@ -109,7 +109,7 @@ def counted(sizes: Sizes, params: PretrainParams, section: Any, trees: int) -> d
     """Bytes by hand, component by component: what stays until its gradient is taken."""
     width, rounds, both = section.hidden_dim, params.interactions, sizes.paths + sizes.climbs
     if params.encoder == "ha_gat":
-        a_slot, a_node = 6 * section.heads + 2 * section.regimes, 12 * width
+        a_slot, a_node = 2 * section.heads, 12 * width
     else:
         centers = 3 * section.distance_centers + 2 * section.angle_centers
         a_slot, a_node = centers + 6 * width + 4 * width + 2 * width, 10 * width
