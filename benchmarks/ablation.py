@@ -56,9 +56,9 @@ class Row:
 
 
 NO_SIGNS = Edit(
-    file="src/headway/nn/ha_gat.py",
-    old="agreement = self._agreement(h, table).flatten(-2)",
-    new="agreement = torch.full_like(self._agreement(h, table).flatten(-2), 1e3)  # whose tanh is 1",
+    file="src/headway/nn/signed_attention.py",
+    old="sign.view(self.edges).add_(weights.usual.unsqueeze(1))",
+    new="sign.fill_(1e3)  # whose tanh is 1",
 )
 REGIMES_ALONE = Edit(
     file="src/headway/nn/ha_gat.py",
@@ -67,8 +67,8 @@ REGIMES_ALONE = Edit(
 )
 NO_MAMBA = Edit(
     file="src/headway/models/st_mamba.py",
-    old="h = self.norm(self.dropout(past).add_(h[:, :, -wanted:]))",
-    new="h = self.norm(h[:, :, -wanted:] + 0 * past)  # every weight still has a gradient",
+    old="self.norm(self.dropout(past).add_(last))",
+    new="self.norm(last + 0 * past)",  # every weight still has a gradient
 )
 DAYS_AGO = Edit(
     file="src/headway/data/split.py",
