@@ -6,10 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from headway.nn import neighbor_table
 from headway.nn.neighbor_table import NeighborTable
 from headway.nn.signed_attention import Weights, signed_attention, signed_coefficients
-from tiny_model import tiny_graph, without_sparse_product
+from tiny_model import tiny_graph
 
 BATCH, NODES, TIME, HEADS, WIDTH, NEIGHBORS, REGIMES, HALF = 2, 5, 3, 2, 4, 3, 3, 6
 STATE, SLOTS = HEADS * WIDTH, HEADS * NEIGHBORS
@@ -75,15 +74,6 @@ def plain_coefficients(table: NeighborTable, h: Tensor, weights: Weights) -> Ten
     scores = torch.einsum("bnthw,bnkthw->bnthk", q, near(table, k)) + weights.bias.view(edges)
     sign = torch.tanh(agreement + weights.usual.view(edges))
     return scores.softmax(-1) * sign * dropped(table, h.dtype).view(BATCH, NODES, 1, HEADS, NEIGHBORS)
-
-
-@pytest.fixture(params=["sparse product", "gradient of a bag", "gather"])
-def arithmetic(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The dot products of a CPU, of a GPU, and of neither."""
-    if request.param != "sparse product":
-        monkeypatch.setattr(neighbor_table, "_sparse_product", without_sparse_product)
-    if request.param == "gather":
-        monkeypatch.setattr(neighbor_table, "_BAG_GRADIENT", None)
 
 
 @pytest.mark.usefixtures("arithmetic")
