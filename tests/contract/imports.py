@@ -24,8 +24,8 @@ def imported_files(script: Path, choice: Mapping[str, str]) -> set[str]:
         if path in found:
             continue
         found.add(path)
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        for module in _modules(tree, choice):
+        modules = [] if path.suffix == ".c" else _modules(ast.parse(path.read_text(encoding="utf-8")), choice)
+        for module in modules:
             waiting += _files_of(module)
     return {path.relative_to(ROOT).as_posix() for path in found if path == script or not _is_bare(path)}
 
@@ -49,13 +49,13 @@ def _modules(node: ast.AST, choice: Mapping[str, str]) -> Iterator[str]:
 
 
 def _files_of(module: str) -> list[Path]:
-    """The file of a module of ours and the `__init__` of each package above it; nothing for other modules."""
+    """The file of a module of ours, C of its name, the `__init__` of each package above it; else nothing."""
     parts = module.split(".")
     if parts[0] != "headway":
         return []
     packages = [SOURCE.joinpath(*parts[:depth], "__init__.py") for depth in range(1, len(parts) + 1)]
     file = SOURCE.joinpath(*parts).with_suffix(".py")
-    return [path for path in (*packages, file) if path.exists()]
+    return [path for path in (*packages, file, file.with_suffix(".c")) if path.exists()]
 
 
 def _is_bare(path: Path) -> bool:
@@ -64,6 +64,8 @@ def _is_bare(path: Path) -> bool:
     That is a docstring, names and version, what only type checkers read, and a `__getattr__` with its imports:
     the door to what is loaded when somebody first asks for it, which no stage does.
     """
+    if path.suffix == ".c":
+        return False
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return not _files_imported(tree) and all(_is_inert(node) for node in tree.body)
 

@@ -18,7 +18,11 @@ PARAMS = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
 STAGES = list(PIPELINE["stages"])
 # Listed whichever model is chosen: a template of DVC can name a file, it cannot leave one out.
 FOR_ST_MAMBA = {
-    f"src/headway/nn/{name}.py" for name in ("gated_scan", "mamba", "selective_scan", "triton_scan")
+    f"src/headway/nn/{name}"
+    for name in (
+        *("gated_scan.py", "mamba.py", "native.py", "scan_in_c.c", "scan_in_c.py", "selective_scan.py"),
+        "triton_scan.py",
+    )
 }
 FOR_ST_SEPNET = {
     f"src/headway/{name}.py"
@@ -45,7 +49,9 @@ def resolve(text: str, choice: dict[str, str]) -> str:
 
 
 def dependencies(stage: str, choice: dict[str, str]) -> list[str]:
-    return [resolve(path, choice) for path in PIPELINE["stages"][stage]["deps"] if path.endswith(".py")]
+    return [
+        resolve(path, choice) for path in PIPELINE["stages"][stage]["deps"] if path.endswith((".py", ".c"))
+    ]
 
 
 @pytest.mark.parametrize("stage", STAGES)

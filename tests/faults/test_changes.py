@@ -84,6 +84,23 @@ def test_fault_29_a_comment_is_no_change_of_code_and_a_statement_of_a_module_or_
     assert len({before, changed, code_digest("small_package", script)}) == 3
 
 
+def test_fault_29_c_beside_a_module_is_code_and_its_comments_are_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, script = tmp_path / "package_with_c.py", tmp_path / "script.py"
+    for path in (module, script):
+        path.write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(sys.modules, "package_with_c", importlib.import_module("package_with_c"))
+    found = [code_digest("package_with_c", script)]
+    for source in ("int rate = 1;", "/* one,\n * not two */ int\n  rate = 1; /**/", "int rate = 2;"):
+        module.with_suffix(".c").write_text(source)
+        found.append(code_digest("package_with_c", script))
+    without, before, commented, changed = found
+    assert before == commented
+    assert len({without, before, changed}) == 3
+
+
 def test_fault_29_resume_same_params_continues_across_a_change_of_code_and_the_card_says_so(
     prepared: Prepared, paused: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

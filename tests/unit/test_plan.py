@@ -115,7 +115,7 @@ def test_beyond_two_probes_modules_are_in_the_proportions_of_the_larger_one(
     planner = WindowPlanner(model, meta, 16, FP32)
     total = planner.trace(8, False).activations
     assert sum(planner.activations(8, False).values()) == pytest.approx(total, abs=20)
-    assert sum(planner.activations(8, True).values()) < total / 2
+    assert sum(planner.activations(8, True).values()) < 0.9 * total
     assert not model.recomputes()
 
 

@@ -115,7 +115,8 @@ def test_a_cpu_and_float32_never_ask_for_it(install: Install) -> None:
     install("raise AssertionError('tried')")
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert kernel_for(torch.ones(2)) is None
-    assert kernel_name("cpu", "bf16") == kernel_name("cuda", "fp32") == "native"
+    assert kernel_name("cpu", "bf16").startswith("native")
+    assert kernel_name("cuda", "fp32") == "native"
     assert tried_kernel.cache_info().misses == 0
 
 

@@ -1,13 +1,14 @@
 """The inside of a Mamba-2 block as one operator: convolution, SiLU, scan, gate and norm, with its own gradient.
 
-    c = causal depthwise conv(mixed)        x, B, C = split(silu(c))        d = softplus(dt + dt_bias)
+    c = causal depthwise conv(mixed)        x, B, C = split(silu(c))
     M_ts = exp(sum_{r=s+1..t} d_r A) (C_t . B_s) d_s + D [t = s]            for s <= t, else 0
     y = M x                                 out = g / rms(g)   with g = y * silu(z)
 
 `M` is the matrix of `headway.nn.selective_scan` with the step size and the skip D folded in, so that one product
 does all. As single operations this is most of a block's time and memory: each passes over tensors larger than the
-cache, and nearly all of them are kept. Here a few sequences at a time go all the way while they are in the cache,
-and the gradient computes them anew from z, mixed and dt, which are all that is kept. Sums run in a fixed order.
+cache, and nearly all of them are kept. Here the gradient computes them anew from z, mixed and d, which are all that
+is kept. On a CPU with a C compiler `headway.nn.scan_in_c` does so a sequence at a time; elsewhere torch's operations
+do, on a few sequences at a time while they are in the cache. Sums run in a fixed order.
 
 Glossary: r sequences, l steps, q the newest steps that are wanted (q <= l), h heads of width p, d = h p, n state
 width, c = d + 2 n channels that the convolution mixes, w its taps. All of one floating type, float32 in use.
@@ -15,6 +16,7 @@ width, c = d + 2 n channels that the convolution mixes, w its taps. All of one f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +24,9 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+
+from headway.nn import native
+from headway.nn.scan_in_c import ScanInC, agrees
 
 # e^-40 is nothing beside the 1 of the newest step, less than a float64 tells; what it is multiplied with stays
 # within the range of float32, outside of which exp and all arithmetic are slow
@@ -33,20 +38,30 @@ BLOCK_STEPS = 5000  # sequences times steps that go through together on a CPU: 1
 def gated_scan(
     z: Float[Tensor, "r q d"],
     mixed: Float[Tensor, "r l c"],
-    dt: Float[Tensor, "r l h"],
+    d: Float[Tensor, "r l h"],
     taps: Float[Tensor, "c 1 w"],
     bias: Float[Tensor, " c"],
-    dt_bias: Float[Tensor, " h"],
     A: Float[Tensor, " h"],
     D: Float[Tensor, " h"],
 ) -> Float[Tensor, "r q d"]:
     """The normalized outputs of the newest q steps, before the weight of the norm.
 
     Args:
-        z, mixed, dt: parts of the input projection. taps, bias: of the convolution, the newest step's tap last.
-        A: decay rates, negative. D: weight of the skip.
+        z, mixed: parts of the input projection. d: step sizes. taps, bias: of the convolution, the newest step's tap
+            last. A: decay rates, negative. D: weight of the skip.
     """
-    return _GatedScan.apply(z, mixed, dt, taps, bias, dt_bias, A, D)
+    given = z, mixed, d, taps, bias, A, D
+    return ScanInC.apply(*given) if _for_c(given) else _GatedScan.apply(*given)
+
+
+def _for_c(given: Sequence[Tensor]) -> bool:
+    """Whether these tensors are ones that C reads, and it is there."""
+    return all(native.device_of(x) == "cpu" and x.dtype == torch.float32 for x in given) and scans_in_c()
+
+
+def scans_in_c() -> bool:
+    """Whether there are compiled loops and they give what the operations below give."""
+    return agrees(_GatedScan)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +71,6 @@ class _Constants:
 
     taps: list[Float[Tensor, " _"]]  # of each lag, for the channels of the steps that look back so far
     bias: Float[Tensor, " step_channel"]
-    dt_bias: Float[Tensor, " h"]
     A: Float[Tensor, "h 1 1"]
     D: Float[Tensor, "h 1 1"]
     past: Float[Tensor, "q l"]  # 1 where a step is not after the one that reads it
@@ -86,74 +100,69 @@ class _Sums:
 
     taps: Float[Tensor, "w l c"]
     bias: Float[Tensor, "l c"]
-    dt_bias: Float[Tensor, " h"]
     A: Float[Tensor, " h"]
     D: Float[Tensor, " h"]
 
 
 class _GatedScan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, z: Tensor, mixed: Tensor, dt: Tensor, *given: Tensor) -> Tensor:
-        ctx.save_for_backward(z, mixed, dt, *given)
+    def forward(ctx: Any, z: Tensor, mixed: Tensor, d: Tensor, *given: Tensor) -> Tensor:
+        ctx.save_for_backward(z, mixed, d, *given)
         constants = _written_out(z.shape[1], mixed.shape[1], *given)
         out = torch.empty_like(z, memory_format=torch.contiguous_format)
         with torch.autocast(mixed.device.type, enabled=False):
             for rows in _blocks(mixed):
-                block = _run(z[rows], mixed[rows], dt[rows], constants)
+                block = _run(z[rows], mixed[rows], d[rows], constants)
                 torch.mul(block.gated, block.scale, out=out[rows])
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
-        z, mixed, dt, *given = ctx.saved_tensors
+        z, mixed, d, *given = ctx.saved_tensors
         constants = _written_out(z.shape[1], mixed.shape[1], *given)
-        grad_parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (z, mixed, dt)]
+        grad_parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (z, mixed, d)]
         sums = _no_sums(mixed.shape[1], *given)
         with torch.autocast(mixed.device.type, enabled=False):
             for rows in _blocks(mixed):
-                parts = [x[rows] for x in (z, mixed, dt)]
+                parts = [x[rows] for x in (z, mixed, d)]
                 _run_back(grads[0][rows], parts, constants, [x[rows] for x in grad_parts], sums)
         grad_taps = sums.taps.sum(1).flip(0).t().unsqueeze(1)
-        return *grad_parts, grad_taps, sums.bias.sum(0), sums.dt_bias, sums.A, sums.D
+        return *grad_parts, grad_taps, sums.bias.sum(0), sums.A, sums.D
 
 
 def _blocks(mixed: Tensor) -> list[slice]:
     """Few sequences at a time on a CPU; on a GPU, whose memory is fast and whose launches cost, all at once."""
     rows, steps, _ = mixed.shape
-    size = rows if mixed.is_cuda else max(1, BLOCK_STEPS // steps)
+    size = rows if native.device_of(mixed) == "cuda" else max(1, BLOCK_STEPS // steps)
     return [slice(first, first + size) for first in range(0, rows, size)]
 
 
-def _written_out(
-    wanted: int, steps: int, taps: Tensor, bias: Tensor, dt_bias: Tensor, A: Tensor, D: Tensor
-) -> _Constants:
+def _written_out(wanted: int, steps: int, taps: Tensor, bias: Tensor, A: Tensor, D: Tensor) -> _Constants:
     lags = range(min(taps.shape[-1], steps))
     return _Constants(
         taps=[taps[:, 0, -1 - lag].repeat(steps - lag) for lag in lags],
         bias=bias.repeat(steps),
-        dt_bias=dt_bias,
         A=A.view(-1, 1, 1),
         D=D.view(-1, 1, 1),
         past=bias.new_ones(wanted, steps).tril_(steps - wanted),
     )
 
 
-def _no_sums(steps: int, taps: Tensor, bias: Tensor, dt_bias: Tensor, A: Tensor, D: Tensor) -> _Sums:
+def _no_sums(steps: int, taps: Tensor, bias: Tensor, A: Tensor, D: Tensor) -> _Sums:
     return _Sums(
         taps=bias.new_zeros(taps.shape[-1], steps, len(bias)),
         bias=bias.new_zeros(steps, len(bias)),
-        dt_bias=torch.zeros_like(dt_bias),
         A=torch.zeros_like(A),
         D=torch.zeros_like(D),
     )
 
 
-def _run(z: Tensor, mixed: Tensor, dt: Tensor, constants: _Constants) -> _Block:
+def _run(z: Tensor, mixed: Tensor, d: Tensor, constants: _Constants) -> _Block:
     heads, (wanted, width), steps = len(constants.D), z.shape[1:], mixed.shape[1]
     state = (mixed.shape[2] - width) // 2
     conv = _convolve(mixed, constants)
     *x, B, C = F.silu(conv).split([width // heads] * heads + [state, state], -1)
-    d = F.softplus(dt + constants.dt_bias).permute(2, 0, 1).contiguous()  # h r l
+    d = d.permute(2, 0, 1).contiguous()  # h r l
     total = torch.cumsum(d * constants.A, -1)
     # A difference decides, never a product of exponentials. Those of the future are > 0; scores leave them out.
     decay = (total[:, :, -wanted:, None] - total.unsqueeze(2)).clamp_(FORGOTTEN, 0).exp_()
@@ -184,15 +193,14 @@ def _run(z: Tensor, mixed: Tensor, dt: Tensor, constants: _Constants) -> _Block:
 def _run_back(
     grad: Tensor, parts: list[Tensor], constants: _Constants, grad_parts: list[Tensor], sums: _Sums
 ) -> None:
-    """Write the gradients of z, mixed and dt; add those of the constants to what other blocks gave."""
-    (z, mixed, dt), (grad_z, grad_mixed, grad_dt) = parts, grad_parts
-    block = _run(z, mixed, dt, constants)
+    """Write the gradients of z, mixed and d; add those of the constants to what other blocks gave."""
+    (z, mixed, d), (grad_z, grad_mixed, grad_d) = parts, grad_parts
+    block = _run(z, mixed, d, constants)
     grad_y = _gate_back(grad, z, block, grad_z)
-    grad_silu, grad_d = _scan_back(grad_y, block, constants, sums)
+    grad_silu, of_heads = _scan_back(grad_y, block, constants, sums)
     grad_conv = torch.ops.aten.silu_backward(grad_silu, block.conv)
     _convolve_back(grad_conv, mixed, constants, grad_mixed, sums)
-    torch.mul(grad_d.permute(1, 2, 0), torch.sigmoid(dt + constants.dt_bias), out=grad_dt)
-    sums.dt_bias.add_(grad_dt.sum((0, 1)))
+    grad_d.copy_(of_heads.permute(1, 2, 0))
 
 
 def _gate_back(grad: Tensor, z: Tensor, block: _Block, grad_z: Tensor) -> Float[Tensor, "r q d"]:

@@ -62,19 +62,17 @@ class Mamba2(nn.Module):
         taps, bias = self.conv1d.weight, self.conv1d.bias
         assert bias is not None
         with torch.autocast(u.device.type, enabled=False):  # decay and sums of decays need float32
-            y = scan(
-                z.float(), mixed.float(), dt.float(), taps, bias, self.dt_bias, -torch.exp(self.A_log), self.D
-            )
+            d = F.softplus(dt.float() + self.dt_bias)
+            y = scan(z.float(), mixed.float(), d, taps, bias, -torch.exp(self.A_log), self.D)
         return F.linear(y, self.out_proj.weight * self.norm.weight)
 
 
 def _in_chunks(
     z: Float[Tensor, "r q d"],
     mixed: Float[Tensor, "r l c"],
-    dt: Float[Tensor, "r l h"],
+    d: Float[Tensor, "r l h"],
     taps: Float[Tensor, "c 1 w"],
     bias: Float[Tensor, " c"],
-    dt_bias: Float[Tensor, " h"],
     A: Float[Tensor, " h"],
     D: Float[Tensor, " h"],
     scan: Scan = selective_scan,
@@ -84,7 +82,7 @@ def _in_chunks(
     padded = F.pad(mixed.transpose(1, 2), (taps.shape[-1] - 1, 0))
     conv = F.conv1d(padded, taps, bias, groups=len(bias)).transpose(1, 2)
     x, B, C = F.silu(conv).split([width, state, state], -1)
-    y = scan(x.unflatten(-1, (len(D), -1)), F.softplus(dt + dt_bias), A, B, C, D)
+    y = scan(x.unflatten(-1, (len(D), -1)), d, A, B, C, D)
     return F.rms_norm(y.flatten(2)[:, -z.shape[1] :] * F.silu(z), (width,), eps=EPS)
 
 

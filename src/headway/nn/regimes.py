@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -77,7 +78,8 @@ class Regimes:
         grad_wanted = bag(self.of_heads, grad, rows).view(len(self.p), -1)
         grad_p = reverse_bag(self.wanted, by_source(grad, rows), rows).view(-1, heads, regimes).sum(1)
         grad_scores = softmax_back(grad_p.addmm_(grad_wanted, self.joined.t()), self.p)
-        grad_hidden = self.products.of(grad_scores, self.weights.regime).mul_(self.hidden > 0)
+        grad_hidden = self.products.of(grad_scores, self.weights.regime)
+        grad_hidden = torch.ops.aten.threshold_backward(grad_hidden, self.hidden, 0)
         near = neighbor_mean_back(grad_hidden.view(*self.shape, -1), self.table).view_as(grad_hidden)
         self.products.add(grad_states, grad_hidden, self.weights.own)
         self.products.add(grad_states, near, self.weights.mean)

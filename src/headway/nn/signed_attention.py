@@ -167,8 +167,8 @@ class _Attention:
             key=key,
             value=value,
             out=grad_out,
-            bias=grad_scores.view(self.edges).sum((0, 2)),
-            usual=grad_agreement.view(self.edges).sum((0, 2)),
+            bias=grad_scores.view(self.edges).sum(0).sum(1),  # long rows first
+            usual=grad_agreement.view(self.edges).sum(0).sum(1),
             regimes=grad_regimes,
         )
         return grad_states.view_as(self.h), grad_weights

@@ -26,10 +26,11 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from headway.nn.gated_scan import scans_in_c
 from headway.nn.selective_scan import CHUNK, selective_scan
 
 PACKAGE = "mamba_ssm"
-NATIVE = "native"
+NATIVE, IN_C = "native", "native, in C"
 ROWS, STEPS, HEADS, WIDTH, STATE = 3, CHUNK + 6, 2, 16, 16  # of the try: more than one chunk
 TOLERANCE = 5e-3  # of the largest number; TF32 keeps ten bits of a factor
 
@@ -48,6 +49,8 @@ def kernel_for(u: Tensor) -> Scan | None:
 
 def kernel_name(device_type: str, precision: str) -> str:
     """What runs the scan of a training with this device and precision."""
+    if device_type == "cpu" and scans_in_c():
+        return IN_C
     if device_type == "cpu" or precision == "fp32" or tried_kernel(device_type) is None:
         return NATIVE
     try:

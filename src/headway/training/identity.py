@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,13 +20,20 @@ def digest(content: Any) -> str:
 
 
 def code_digest(package: str, script: Path) -> str:
-    """Hash of the parsed source of every loaded module of `package` and of the stage's script.
+    """Hash of the parsed source of every loaded module of `package`, of the stage's script, and of C beside a module.
 
     Parsed, not read: a comment or a line break does not end a run. Call it when all is imported and built.
     """
     files = [module.__file__ for name, module in sys.modules.items() if name.split(".")[0] == package]
     sources = sorted(Path(file) for file in files if file)
-    return digest(sorted(_tree(ast.parse(path.read_text(encoding="utf-8"))) for path in [*sources, script]))
+    trees = [_tree(ast.parse(path.read_text(encoding="utf-8"))) for path in [*sources, script]]
+    in_c = [path.with_suffix(".c") for path in sources if path.with_suffix(".c").exists()]
+    return digest(sorted([*trees, *(_without_comments(path.read_text(encoding="utf-8")) for path in in_c)]))
+
+
+def _without_comments(source: str) -> str:
+    """C without comments, its white space made alike."""
+    return " ".join(re.sub(r"/\*.*?\*/", " ", source, flags=re.DOTALL).split())
 
 
 def _tree(node: Any) -> str:

@@ -100,10 +100,10 @@ class Planner(ABC):
         self._traced: dict[tuple[int, bool], StepMemory] = {}
 
     def on_cuda(self, series: int = 0) -> Planner:
-        """The same steps with the allowance of a GPU, and what of the series it would hold."""
+        """The same steps as a GPU takes them, with its allowance, and what of the series it would hold."""
         twin = copy(self)
         twin._precision, twin._series = replace(self._precision, device_type="cuda"), series
-        twin.beside = known_allowance("cuda")
+        twin.beside, twin._traced = known_allowance("cuda"), {}
         return twin
 
     def plan(self, budget: int) -> Plan:

@@ -1,0 +1,134 @@
+"""Whether inner loops run in C: with a compiler that works, without one, and with one that does not."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from headway.nn import native, scan_in_c
+from headway.nn.gated_scan import gated_scan, scans_in_c
+from headway.nn.triton_scan import kernel_name
+
+needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler, cc")
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty one, and nothing tried yet; afterwards too."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    forget()
+    yield tmp_path / "headway"
+    forget()
+
+
+def forget() -> None:
+    native.library.cache_clear()
+    scan_in_c.agrees.cache_clear()
+
+
+def arguments() -> tuple[Tensor, ...]:
+    random = torch.Generator().manual_seed(0)
+    shapes = (6, 2, 8), (6, 5, 16), (6, 5, 2), (16, 1, 4), (16,), (2,), (2,)
+    z, mixed, d, taps, bias, A, D = (torch.rand(shape, generator=random) for shape in shapes)
+    return z, mixed, d, taps, bias, -A, D
+
+
+@needs_compiler
+def test_it_is_compiled_once_and_kept(cache_folder: Path) -> None:
+    assert scans_in_c() and kernel_name("cpu", "fp32") == "native, in C"
+    (made,) = cache_folder.iterdir()
+    written = made.stat().st_mtime_ns
+    forget()
+    assert scans_in_c()
+    assert [path.stat().st_mtime_ns for path in cache_folder.iterdir()] == [written]
+
+
+@needs_compiler
+def test_another_source_is_compiled_anew(
+    cache_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert scans_in_c()
+    other = tmp_path / "other.c"
+    other.write_text(native.SOURCE.read_text() + "/* changed */\n")
+    monkeypatch.setattr(native, "SOURCE", other)
+    forget()
+    assert scans_in_c() and len(list(cache_folder.iterdir())) == 2
+
+
+def test_without_a_compiler_torch_does_the_same_and_the_log_says_why(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = gated_scan(*arguments())
+    forget()
+    monkeypatch.setenv("CC", "no-such-compiler -v")
+    with caplog.at_level(logging.INFO):
+        found = gated_scan(*arguments())
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    assert kernel_name("cpu", "fp32") == "native"
+    (said,) = caplog.messages
+    assert said.startswith("inner loops run as torch's operations, not in C: ") and "no-such-compiler" in said
+
+
+@needs_compiler
+def test_what_does_not_compile_is_said_by_the_compiler_and_leaves_nothing(
+    cache_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(native, "SOURCE", tmp_path / "broken.c")
+    native.SOURCE.write_text("int broken(;\n")
+    with caplog.at_level(logging.INFO):
+        assert not scans_in_c()
+    assert "broken.c:1" in caplog.text
+    assert not list(cache_folder.iterdir())
+
+
+def test_a_cache_folder_that_cannot_be_is_no_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert not scans_in_c()
+    assert gated_scan(*arguments()).isfinite().all()
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("right", "wrong", "what"),
+    [
+        ("float sum = 0.0f;", "float sum = 0.01f;", "values"),
+        ("sum_D[e] += ", "sum_D[e] -= ", "gradients of D"),
+        ("sqrtf(squares / s.width + EPS)", "sqrtf(-squares)", "values"),
+    ],
+)
+def test_loops_that_give_other_numbers_are_not_used(
+    right: str,
+    wrong: str,
+    what: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    source = native.SOURCE.read_text()
+    assert right in source
+    monkeypatch.setattr(native, "SOURCE", tmp_path / "wrong.c")
+    native.SOURCE.write_text(source.replace(right, wrong))
+    assert not scans_in_c()
+    assert f"compiled on this machine, its {what} are off by" in caplog.text
+    assert gated_scan(*arguments()).isfinite().all()
+
+
+@needs_compiler
+def test_another_device_and_other_precisions_are_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert scans_in_c()
+    called: list[str] = []
+    monkeypatch.setattr(native, "call", lambda name, *_: called.append(name))
+    with native.planned_for("cuda"):
+        gated_scan(*arguments())
+    gated_scan(*(x.double() for x in arguments()))
+    assert not called
+    gated_scan(*arguments())
+    assert called == ["scan"]
