@@ -37,6 +37,7 @@ from headway.training.memory import keep_heap
 
 FILES = {
     "gated_scan.py": "scan",
+    "scan_in_c.py": "scan",
     "selective_scan.py": "scan",
     "neighbor_table.py": "attention",
     "muon.py": "optimizer",
@@ -218,6 +219,8 @@ def _flops(
 ) -> int:
     """Two a product in matrices and gathers, one a number elsewhere, none where numbers are only moved."""
     name = func._schema.name.removeprefix("aten::")
+    if name == "headway::in_c":
+        return _scan_flops(args[0], args[1])
     if func._overloadpacket in flop_registry:
         return flop_registry[func._overloadpacket](*args, **kwargs, out_val=made)
     if name in GATHERS:
@@ -225,6 +228,14 @@ def _flops(
     if any(word in name for word in COPIES) or name.startswith(("empty", "new_empty")):
         return 0
     return max((tensor.numel() for tensor in [*given, *out]), default=0)
+
+
+def _scan_flops(name: str, sizes: list[int]) -> int:
+    """Of the convolution and of products over pairs of steps; the backward pass makes three times as many."""
+    sequences, wanted, steps, width, state, _, taps, _ = sizes
+    pairs = wanted * steps - wanted * (wanted - 1) // 2
+    forward = 2 * sequences * (taps * steps * (width + 2 * state) + pairs * (width + state))
+    return forward if name == "scan" else 3 * forward
 
 
 def _traffic(func: Any, given: list[Tensor], out: list[Tensor]) -> int:

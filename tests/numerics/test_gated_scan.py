@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from headway.nn import gated_scan as module
-from headway.nn.gated_scan import gated_scan, scans_in_c
+from headway.nn.gated_scan import gated_scan, why_not_in_c
 from headway.nn.mamba import _in_chunks
 from headway.nn.selective_scan import selective_scan
 
@@ -114,8 +114,8 @@ def test_only_its_inputs_are_kept_for_the_backward_pass() -> None:
 def test_in_c_values_and_gradients_are_those_of_the_plain_operations_in_float64(
     steps: int, wanted: int, taps: int, rows: int
 ) -> None:
-    if not scans_in_c():
-        pytest.skip("needs a C compiler, cc")
+    if reason := why_not_in_c():
+        pytest.skip(f"needs a C compiler, cc: {reason}")
     exact = arguments(steps, wanted, taps, rows)
     given = [x.detach().float().requires_grad_() for x in exact]
     found, expected = gated_scan(*given), _in_chunks(*exact, scan=selective_scan)
@@ -130,8 +130,8 @@ def test_in_c_values_and_gradients_are_those_of_the_plain_operations_in_float64(
 
 
 def test_in_c_decays_of_any_size_and_numbers_that_are_none_stay_what_they_are() -> None:
-    if not scans_in_c():
-        pytest.skip("needs a C compiler, cc")
+    if reason := why_not_in_c():
+        pytest.skip(f"needs a C compiler, cc: {reason}")
     z, mixed, d, *rest = (x.detach().float() for x in arguments(7, 7, 4))
     exact = [x.double() for x in (z, mixed, d + 300, *rest)]
     torch.testing.assert_close(
@@ -143,8 +143,8 @@ def test_in_c_decays_of_any_size_and_numbers_that_are_none_stay_what_they_are() 
 
 
 def test_in_c_the_number_of_threads_and_what_stands_beside_a_sequence_change_no_bit() -> None:
-    if not scans_in_c():
-        pytest.skip("needs a C compiler, cc")
+    if reason := why_not_in_c():
+        pytest.skip(f"needs a C compiler, cc: {reason}")
     given = [x.detach().float().requires_grad_() for x in arguments(12, 12, 4, rows=70)]
     threads, made = torch.get_num_threads(), []
     try:

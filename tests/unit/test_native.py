@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from headway.nn import native, scan_in_c
-from headway.nn.gated_scan import gated_scan, scans_in_c
+from headway.nn.gated_scan import gated_scan, why_not_in_c
 from headway.nn.triton_scan import kernel_name
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler, cc")
@@ -30,7 +30,7 @@ def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
 
 def forget() -> None:
     native.library.cache_clear()
-    scan_in_c.agrees.cache_clear()
+    scan_in_c.problem.cache_clear()
 
 
 def arguments() -> tuple[Tensor, ...]:
@@ -42,11 +42,11 @@ def arguments() -> tuple[Tensor, ...]:
 
 @needs_compiler
 def test_it_is_compiled_once_and_kept(cache_folder: Path) -> None:
-    assert scans_in_c() and kernel_name("cpu", "fp32") == "native, in C"
+    assert not why_not_in_c() and kernel_name("cpu", "fp32") == "native, in C"
     (made,) = cache_folder.iterdir()
     written = made.stat().st_mtime_ns
     forget()
-    assert scans_in_c()
+    assert not why_not_in_c()
     assert [path.stat().st_mtime_ns for path in cache_folder.iterdir()] == [written]
 
 
@@ -54,12 +54,12 @@ def test_it_is_compiled_once_and_kept(cache_folder: Path) -> None:
 def test_another_source_is_compiled_anew(
     cache_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert scans_in_c()
+    assert not why_not_in_c()
     other = tmp_path / "other.c"
     other.write_text(native.SOURCE.read_text() + "/* changed */\n")
     monkeypatch.setattr(native, "SOURCE", other)
     forget()
-    assert scans_in_c() and len(list(cache_folder.iterdir())) == 2
+    assert not why_not_in_c() and len(list(cache_folder.iterdir())) == 2
 
 
 def test_without_a_compiler_torch_does_the_same_and_the_log_says_why(
@@ -73,7 +73,7 @@ def test_without_a_compiler_torch_does_the_same_and_the_log_says_why(
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     assert kernel_name("cpu", "fp32") == "native"
     (said,) = caplog.messages
-    assert said.startswith("inner loops run as torch's operations, not in C: ") and "no-such-compiler" in said
+    assert said.startswith("the scan runs as torch's operations, not in C: ") and "no-such-compiler" in said
 
 
 @needs_compiler
@@ -83,15 +83,45 @@ def test_what_does_not_compile_is_said_by_the_compiler_and_leaves_nothing(
     monkeypatch.setattr(native, "SOURCE", tmp_path / "broken.c")
     native.SOURCE.write_text("int broken(;\n")
     with caplog.at_level(logging.INFO):
-        assert not scans_in_c()
+        assert why_not_in_c()
     assert "broken.c:1" in caplog.text
+    assert not list(cache_folder.iterdir())
+
+
+@needs_compiler
+@pytest.mark.parametrize("left", [0, 64, 5000])
+def test_half_a_file_in_the_cache_is_made_again(cache_folder: Path, left: int) -> None:
+    assert not why_not_in_c()
+    (made,) = cache_folder.iterdir()
+    whole = made.read_bytes()
+    made.unlink()  # it is mapped
+    made.write_bytes(whole[:left])
+    forget()
+    assert not why_not_in_c()
+    assert made.read_bytes() == whole
+
+
+@needs_compiler
+def test_other_arguments_of_the_compiler_make_another_file(
+    cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not why_not_in_c()
+    monkeypatch.setenv("CC", "cc -DNOTHING")
+    forget()
+    assert not why_not_in_c() and len(list(cache_folder.iterdir())) == 2
+
+
+def test_a_folder_where_others_may_write_is_not_run_from(cache_folder: Path) -> None:
+    cache_folder.mkdir()
+    cache_folder.chmod(0o777)
+    assert "others may write here" in why_not_in_c()
     assert not list(cache_folder.iterdir())
 
 
 def test_a_cache_folder_that_cannot_be_is_no_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert not scans_in_c()
+    assert why_not_in_c()
     assert gated_scan(*arguments()).isfinite().all()
 
 
@@ -110,20 +140,39 @@ def test_loops_that_give_other_numbers_are_not_used(
     what: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
 ) -> None:
     source = native.SOURCE.read_text()
     assert right in source
     monkeypatch.setattr(native, "SOURCE", tmp_path / "wrong.c")
     native.SOURCE.write_text(source.replace(right, wrong))
-    assert not scans_in_c()
-    assert f"compiled on this machine, its {what} are off by" in caplog.text
+    assert why_not_in_c()
+    assert f"compiled on this machine, its {what} are off by" in why_not_in_c()
     assert gated_scan(*arguments()).isfinite().all()
 
 
 @needs_compiler
+@pytest.mark.parametrize(
+    ("which", "shape"),
+    [(0, (6, 6, 8)), (0, (7, 2, 8)), (2, (6, 5, 3)), (3, (15, 1, 4)), (4, (15,)), (5, (1,)), (6, (3,))],
+)
+def test_shapes_that_do_not_belong_together_are_not_read(which: int, shape: tuple[int, ...]) -> None:
+    given = list(arguments())
+    given[which] = torch.ones(shape)
+    with pytest.raises(AssertionError):
+        scan_in_c.ScanInC.apply(*given)
+
+
+@needs_compiler
+def test_second_derivatives_are_refused_not_lost() -> None:
+    given = [x.requires_grad_() for x in arguments()]
+    (grad, *_) = torch.autograd.grad(gated_scan(*given).sum(), given, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        grad.sum().backward()
+
+
+@needs_compiler
 def test_another_device_and_other_precisions_are_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert scans_in_c()
+    assert not why_not_in_c()
     called: list[str] = []
     monkeypatch.setattr(native, "call", lambda name, *_: called.append(name))
     with native.planned_for("cuda"):

@@ -279,3 +279,11 @@ def test_a_plan_does_not_depend_on_a_model_in_evaluation_mode_or_on_its_graph() 
     model, meta = sized()
     memory = trace_step(model.eval(), meta, 2, FP32, accumulate=False)
     assert memory == trace_step(model, replace(meta, dataset="another"), 2, FP32, accumulate=False)
+
+
+def test_a_plan_for_a_gpu_is_of_what_a_gpu_does() -> None:
+    planner = WindowPlanner(*sized(), 16, FP32)
+    here, there = planner.trace(8, False), planner.on_cuda().trace(8, False)
+    assert (there.parameters, there.data) == (here.parameters, here.data)
+    assert there.workspace > here.workspace, "all sequences of the scan at once, not one or a few"
+    assert planner.trace(8, False) == here

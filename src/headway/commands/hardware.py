@@ -15,6 +15,7 @@ import psutil
 import torch
 
 from headway.commands.findings import Finding, note, ok, problem
+from headway.nn.gated_scan import why_not_in_c
 from headway.nn.triton_scan import IN_C, NATIVE, kernel_name
 from headway.training.memory import GIB
 from headway.training.precision import PrecisionChoice, resolve_device, resolve_precision
@@ -98,9 +99,8 @@ def _kernel(runtime: RuntimeParams | None) -> Finding:
         return ok("scan kernel", f"{name}, Triton")
     aside = "; mamba-ssm is installed and not used" if find_spec("mamba_ssm") else ""
     if name == NATIVE and device.type == "cpu":
-        return note(
-            "scan kernel", f"torch's operations, exact{aside}", "install a C compiler (cc): faster by a fifth"
-        )
+        text = f"native, not in C: {why_not_in_c()}{aside}"
+        return note("scan kernel", text, "with a C compiler (cc) training takes four fifths of the time")
     return ok("scan kernel", f"{name}, exact{aside}")
 
 

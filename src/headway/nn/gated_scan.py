@@ -26,7 +26,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headway.nn import native
-from headway.nn.scan_in_c import ScanInC, agrees
+from headway.nn.scan_in_c import ScanInC, problem
 
 # e^-40 is nothing beside the 1 of the newest step, less than a float64 tells; what it is multiplied with stays
 # within the range of float32, outside of which exp and all arithmetic are slow
@@ -56,12 +56,14 @@ def gated_scan(
 
 def _for_c(given: Sequence[Tensor]) -> bool:
     """Whether these tensors are ones that C reads, and it is there."""
-    return all(native.device_of(x) == "cpu" and x.dtype == torch.float32 for x in given) and scans_in_c()
+    return (
+        all(native.device_of(x) == "cpu" and x.dtype == torch.float32 for x in given) and not why_not_in_c()
+    )
 
 
-def scans_in_c() -> bool:
-    """Whether there are compiled loops and they give what the operations below give."""
-    return agrees(_GatedScan)
+def why_not_in_c() -> str:
+    """Why the scan of a CPU does not run in C; empty where it does."""
+    return problem(_GatedScan)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from headway.nn.dropout import StepDropout
+from headway.nn.native import device_of
 from headway.nn.neighbor_table import NeighborTable, weighted_sum
 
 SLOPE = 0.2  # of the LeakyReLU below zero
@@ -166,7 +167,7 @@ def _argument(source: Tensor, reader: Tensor, edge: Tensor, read: Tensor) -> Ten
 def _chunks(x: Float[Tensor, "batch node time head d"]) -> Iterator[tuple[slice, slice, slice]]:
     """Windows and steps in blocks of about CHUNK numbers; a block is at least one step of one window."""
     batch, _, time = x.shape[:3]
-    fitting = max(1, CHUNK[x.device.type] * batch * time // max(1, x.numel()))  # (window, step) pairs
+    fitting = max(1, CHUNK[device_of(x)] * batch * time // max(1, x.numel()))  # (window, step) pairs
     steps, windows = min(time, fitting), max(1, fitting // time)
     for window in range(0, batch, windows):
         for step in range(0, time, steps):

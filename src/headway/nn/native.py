@@ -1,8 +1,7 @@
 """Inner loops in C, compiled for this processor by the machine's C compiler when they are first needed.
 
 As operations on whole tensors such loops pass over memory many times; in C all that belongs to one sequence stays in
-the processor's cache. Where there is no compiler, `library` is None, the log says why in one line, and torch's
-operations do the same.
+the processor's cache. Where there is no compiler torch's operations do the same; `headway.nn.scan_in_c` decides.
 
 Enters: the C file beside this one. Leaves: its functions, which read float32 tensors on a CPU. What was compiled is
 kept in the user's cache folder, under a name that stands for the source, the compiler and the processor. Threads are
@@ -13,7 +12,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import logging
 import os
 import platform
 import shlex
@@ -29,15 +27,14 @@ import torch
 from torch import Tensor
 
 SOURCE = Path(__file__).with_name("scan_in_c.c")
-# As -ffast-math, but nan and infinity stay what they are: a training that diverges has to be seen.
+# Not -ffast-math: nan stays nan, for a training that diverges has to be seen, and exponentials stay exact.
 FLAGS = [
-    *["-O3", "-march=native", "-fopenmp", "-fPIC", "-fno-math-errno", "-fno-trapping-math"],
-    *["-fno-signed-zeros", "-fassociative-math", "-freciprocal-math", "-ffp-contract=fast"],
+    *["-O3", "-march=native", "-fopenmp", "-fPIC"],
+    *["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"],
 ]
 PATIENCE = 120  # seconds for the compiler
 CALL = "(str name, int[] sizes, Tensor[] read, Tensor(a!)[] write) -> ()"
 
-log = logging.getLogger(__name__)
 _planned: ContextVar[str] = ContextVar("_planned", default="")
 
 
@@ -61,51 +58,71 @@ def call(name: str, sizes: Sequence[int], read: Sequence[Tensor], write: Sequenc
 
     Args: sizes: the numbers of its `Sizes`. read, write: its other arguments, in their order.
     """
-    _call(name, list(sizes), [tensor.contiguous() for tensor in read], list(write))
+    torch.ops.headway.in_c(name, list(sizes), [tensor.contiguous() for tensor in read], list(write))
 
 
-# An operator, because memory is planned with tensors that have no numbers for a C function to read.
-@torch.library.custom_op("headway::in_c", mutates_args=("write",), schema=CALL)
-def _call(name: str, sizes: list[int], read: list[Tensor], write: list[Tensor]) -> None:
-    loaded = library()
-    assert loaded is not None and all(tensor.is_contiguous() for tensor in [*read, *write])
+# An operator, because memory is planned with tensors that have no numbers for a C function to read. Made without
+# `torch.library.custom_op`, whose first call imports a compiler of torch's own: three seconds and 90 MB.
+_OPERATORS = torch.library.Library("headway", "FRAGMENT")
+_OPERATORS.define(f"in_c{CALL}")
+
+
+@torch.library.impl(_OPERATORS, "in_c", "CPU")
+def _in_c(name: str, sizes: list[int], read: list[Tensor], write: list[Tensor]) -> None:
+    assert all(tensor.is_contiguous() and tensor.dtype == torch.float32 for tensor in [*read, *write])
     numbers = (ctypes.c_long * len(sizes))(*sizes)
     places = [ctypes.c_void_p(tensor.data_ptr()) for tensor in [*read, *write]]
-    getattr(loaded, name)(numbers, torch.get_num_threads(), *places)
+    getattr(library(), name)(numbers, torch.get_num_threads(), *places)
 
 
-@_call.register_fake
+@torch.library.register_fake("headway::in_c")
 def _(name: str, sizes: list[int], read: list[Tensor], write: list[Tensor]) -> None:
     pass
 
 
 @cache
-def library() -> ctypes.CDLL | None:
-    """The compiled functions, made if need be; tried, and told in the log, once."""
-    try:
-        return ctypes.CDLL(str(_compiled()))
-    except (OSError, RuntimeError, ValueError, subprocess.SubprocessError) as error:
-        said = getattr(error, "stderr", None) or str(error)
-        log.info("inner loops run as torch's operations, not in C: %s", str(said).strip().partition("\n")[0])
-        return None
+def library() -> ctypes.CDLL:
+    """The compiled functions, made if need be.
 
-
-def _compiled() -> Path:
+    Raises: OSError, RuntimeError, subprocess.SubprocessError where there is no compiler, no folder to keep them in,
+        or no way to load what was made.
+    """
     compiler = shlex.split(os.environ.get("CC") or "cc")
-    decisive = [SOURCE.read_text(encoding="utf-8"), *FLAGS, _said([*compiler, "--version"]), _processor()]
-    name = f"{hashlib.sha256(chr(0).join(decisive).encode()).hexdigest()[:24]}.so"
-    kept = _cache_folder() / name
-    if not kept.exists():
-        with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
-            compiled, linked = (str(Path(folder) / part) for part in ("scan.o", name))
-            _said([*compiler, *FLAGS, "-c", str(SOURCE), "-o", compiled])
-            _said([*compiler, "-shared", compiled, "-o", linked, "-lm"])
-            Path(linked).replace(kept)  # another process may do the same just now
-    return kept
+    decisive = [_source(), *FLAGS, *compiler, _said([*compiler, "--version"]), _processor()]
+    stamp = _digest("\n".join(decisive).encode())
+    kept = next((path for path in _cache_folder().glob(f"{stamp}-*.so") if _is_whole(path)), None)
+    return ctypes.CDLL(str(kept or _compiled(compiler, stamp)))
+
+
+def _compiled(compiler: list[str], stamp: str) -> Path:
+    """The file's name tells what it was made of and what it holds, so that half a file is never loaded."""
+    with tempfile.TemporaryDirectory(dir=_cache_folder()) as folder:
+        compiled, linked = (str(Path(folder) / name) for name in ("scan.o", "scan.so"))
+        _said([*compiler, *FLAGS, "-c", str(SOURCE), "-o", compiled])
+        _said([*compiler, "-shared", compiled, "-o", linked, "-lm"])
+        made = Path(linked)
+        return made.replace(_cache_folder() / f"{stamp}-{_digest(made.read_bytes())}.so")
+
+
+def _is_whole(path: Path) -> bool:
+    return path.stem.endswith(_digest(path.read_bytes()))
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:24]
+
+
+def _source() -> str:
+    return SOURCE.read_text(encoding="utf-8")
 
 
 def _said(command: list[str]) -> str:
-    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True).stdout
+    done = subprocess.run(
+        command, capture_output=True, encoding="utf-8", errors="replace", timeout=PATIENCE, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip().partition("\n")[0] or f"{command[0]} failed")
+    return done.stdout
 
 
 def _processor() -> str:
@@ -114,12 +131,16 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return f"{platform.machine()} {platform.processor()}"
-    return "\n".join(
-        sorted({line for line in lines if line.startswith(("model name", "flags", "CPU part", "Features"))})
-    )
+    known = ("model name", "flags", "CPU part", "Features")
+    return "\n".join(sorted({line for line in lines if line.startswith(known)}))
 
 
 def _cache_folder() -> Path:
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "headway"
-    folder.mkdir(parents=True, exist_ok=True)
+    """The user's own: what lies there is run."""
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    folder = (named if named.is_absolute() else Path("~/.cache").expanduser()) / "headway"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.stat()
+    if found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise PermissionError(f"{folder}: others may write here; remove it, or chmod 700")
     return folder

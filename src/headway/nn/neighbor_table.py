@@ -188,11 +188,15 @@ def sampled_dot(
     """q[r] . v[source(r, k)] of every slot."""
     if missing := -q.shape[-1] % LANES:
         q, v = F.pad(q, (0, missing)), F.pad(v, (0, missing))
-    dots = _sampled_dot(q, v, rows.source, rows.starts, rows.owner)
+    dots = torch.ops.headway.sampled_dot(q, v, rows.source, rows.starts, rows.owner)
     return dots.view(len(q), len(rows.source) // max(1, len(q)))
 
 
-@torch.library.custom_op("headway::sampled_dot", mutates_args=(), schema=DOT)
+_OPERATORS = torch.library.Library("headway", "FRAGMENT")  # as in headway.nn.native
+_OPERATORS.define(f"sampled_dot{DOT}")
+
+
+@torch.library.impl(_OPERATORS, "sampled_dot", "CompositeExplicitAutograd")
 def _sampled_dot(q: Tensor, v: Tensor, source: Tensor, starts: Tensor, owner: Tensor) -> Tensor:
     """An operator of its own, because fake tensors, by which memory is planned, cannot be sparse."""
     # On a GPU the order of its sums is not known to be fixed. On a CPU torch keeps no more entries than a matrix has
@@ -202,7 +206,7 @@ def _sampled_dot(q: Tensor, v: Tensor, source: Tensor, starts: Tensor, owner: Te
     return _bag_gradient(q, v, source, starts, owner)
 
 
-@_sampled_dot.register_fake
+@torch.library.register_fake("headway::sampled_dot")
 def _(q: Tensor, v: Tensor, source: Tensor, starts: Tensor, owner: Tensor) -> Tensor:
     return q.new_empty(len(source))
 

@@ -37,6 +37,7 @@ static inline float sigmoid(float x) { return 1.0f / (1.0f + power(-x)); }
 
 static inline float dot(const float *restrict a, const float *restrict b, long n) {
     float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
     for (long k = 0; k < n; k++) sum += a[k] * b[k];
     return sum;
 }

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from headway.nn import native
 
@@ -36,6 +37,7 @@ class ScanInC(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
         given: tuple[Tensor, ...] = ctx.saved_tensors
         sizes, (z, mixed, d, *of_weights) = _sizes(*given), _in_order(*given)
@@ -47,26 +49,31 @@ class ScanInC(torch.autograd.Function):
 
 
 @cache
-def agrees(reference: type[torch.autograd.Function]) -> bool:
-    """Whether C is there and gives what this function gives; tried, and where it does not told in the log, once."""
-    if native.library() is None:
-        return False
-    with ThreadPoolExecutor(
-        1
-    ) as alone:  # where neither autocast is on nor the tensors without numbers of a plan
-        problem = alone.submit(_difference, reference).result()
-    if problem:
-        log.warning("the scan runs as torch's operations: compiled on this machine, its %s", problem)
-    return not problem
+def problem(reference: type[torch.autograd.Function]) -> str:
+    """Why C is not used; empty where it is there and gives what this function gives.
+
+    It is tried once, and told in the log once.
+    """
+    try:
+        # a thread has neither autocast nor the tensors without numbers of a plan
+        with ThreadPoolExecutor(1) as alone:
+            found = alone.submit(_difference, reference).result()
+    except Exception as error:
+        # whatever a compiler, a linker or a folder says: there is a way without it
+        found = str(error).strip().partition("\n")[0] or type(error).__name__
+    if found:
+        log.info("the scan runs as torch's operations, not in C: %s", found)
+    return found
 
 
 def _difference(reference: type[torch.autograd.Function]) -> str:
     """How values or gradients differ on a few sequences; empty where they do not."""
     random = torch.Generator().manual_seed(0)
     shapes = (5, 3, 16), (5, 9, 32), (5, 9, 2), (32, 1, 4), (32,), (2,), (2,)
-    z, mixed, d, taps, bias, A, D = (torch.rand(shape, generator=random) for shape in shapes)
+    drawn = [torch.rand(shape, generator=random, dtype=torch.float32) for shape in shapes]
+    z, mixed, d, taps, bias, A, D = drawn
     given = [x.requires_grad_() for x in (2 * z - 1, 2 * mixed - 1, d, 2 * taps - 1, bias, -A, D)]
-    along = torch.rand(z.shape, generator=random)
+    along = torch.rand(z.shape, generator=random, dtype=torch.float32)
     found, expected = (
         [y.detach(), *torch.autograd.grad(y, given, along)]
         for y in (ScanInC.apply(*given), reference.apply(*given))
@@ -75,7 +82,7 @@ def _difference(reference: type[torch.autograd.Function]) -> str:
     for name, ours, theirs in zip(names, found, expected, strict=True):
         off = float((ours - theirs).abs().max() / theirs.abs().max())
         if not off <= TOLERANCE:  # a nan is not
-            return f"{name} off by {off:.1e} of the largest"
+            return f"compiled on this machine, its {name} off by {off:.1e} of the largest"
     return ""
 
 
@@ -94,9 +101,12 @@ def _sizes(
     *others: Tensor,
 ) -> list[int]:
     """`Sizes` of scan_in_c.c."""
-    (sequences, wanted, width), (_, steps, channels) = z.shape, mixed.shape
+    (sequences, wanted, width), (_, steps, channels), heads = z.shape, mixed.shape, d.shape[2]
+    assert wanted <= steps and width % heads == 0, f"{wanted} of {steps} steps, {width} in {heads} heads"
+    expected = [(sequences, steps), (sequences, steps), (channels, 1), (channels,), (heads,), (heads,)]
+    assert [x.shape[:2] for x in (mixed, d, taps, *others)] == expected, "shapes that do not belong together"
     shares = max(1, min(MOST_SHARES, sequences // FEWEST))
-    return [sequences, wanted, steps, width, (channels - width) // 2, d.shape[2], taps.shape[2], shares]
+    return [sequences, wanted, steps, width, (channels - width) // 2, heads, taps.shape[2], shares]
 
 
 def _place_for(x: Tensor) -> Tensor:

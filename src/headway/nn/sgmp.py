@@ -33,6 +33,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from headway.nn.native import device_of
 from headway.nn.neighbor_table import NeighborTable
 from headway.types import Graph
 
@@ -239,7 +240,7 @@ def _mlp(inputs: int, width: int) -> nn.Module:
 
 def _cuts(starts: tuple[int, ...], widest: Tensor) -> list[tuple[int, int]]:
     """Runs of nodes whose paths are at most a chunk; a node with more is a run of its own."""
-    most = max(1, CHUNK[widest.device.type] // widest.shape[1])
+    most = max(1, CHUNK[device_of(widest)] // widest.shape[1])
     cuts, begin = [], 0
     for node in range(1, len(starts)):
         if node == len(starts) - 1 or starts[node + 1] - starts[begin] > most:

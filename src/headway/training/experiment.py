@@ -95,7 +95,8 @@ def run_experiment(
     runtime = plan_memory(model, prepared.meta, share, runtime, precision, device, ranks, parts)
     runtime = replace(runtime, precision=precision.name)
     with Run("train", decisive, runtime, ranks) as run, memory_may_run_out(run, device):
-        run.scan = kernel_name(device.type, precision.name)
+        scans = any(name.endswith("A_log") for name, _ in model.named_parameters())  # its rates of decay
+        run.scan = kernel_name(device.type, precision.name) if scans else "none"
         progress = train(model, windows, splits, params["train"], run, precision, curves, slow)
         ranks.leave()
         if pretrained.digest:

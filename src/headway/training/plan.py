@@ -17,6 +17,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
+from headway.nn.native import planned_for
 from headway.training.allowance import known_allowance
 from headway.training.memory import GIB, host_memory, parse_size
 from headway.training.precision import Precision
@@ -126,17 +127,18 @@ class Planner(ABC):
             return few.towards(more, windows / probe - 1)
         key = (windows, recompute)
         if key not in self._traced:
-            with self._recomputing(recompute):
+            with self._planned(recompute):
                 self._traced[key] = self._trace(windows, accumulate=windows < self.batch_size)
         return self._traced[key]
 
     @contextmanager
-    def _recomputing(self, recompute: bool) -> Iterator[None]:
-        """The model as with this choice; afterwards as it was."""
+    def _planned(self, recompute: bool) -> Iterator[None]:
+        """The model as with this choice, on the device that is planned for; afterwards as it was."""
         before = self._model.recomputes()
         self._model.set_recompute(recompute)
         try:
-            yield
+            with planned_for(self._precision.device_type):
+                yield
         finally:
             self._model.set_recompute(before)
 

@@ -10,7 +10,6 @@ import torch
 
 from headway.data.prepared import PreparedMeta
 from headway.models.standardized import Standardized
-from headway.nn.native import planned_for
 from headway.training.piece import backward_piece
 from headway.training.precision import Precision
 from headway.training.storages import StepMemory, trace_activations, trace_piece
@@ -44,8 +43,7 @@ def _piece(
     scaler = torch.amp.GradScaler("cpu", enabled=False)
 
     def backward(twin: Standardized, batch: Batch) -> None:
-        with planned_for(precision.device_type):
-            backward_piece(twin, batch, 1, arithmetic, scaler)
+        backward_piece(twin, batch, 1, arithmetic, scaler)
 
     return lambda _: windows_of_size(meta, micro_batch), backward
 

@@ -35,7 +35,7 @@ class WindowPlanner(Planner):
         Beyond two probes in the proportions of the larger one.
         """
         few = min(windows, 2 * self._probe)
-        with self._recomputing(recompute):
+        with self._planned(recompute):
             by_module = trace_modules(
                 self._forecaster, self._meta, few, self._precision, accumulate=few < self.batch_size
             )
