@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from compiler import needs_compiler
 from headway.nn import gated_scan as module
 from headway.nn.gated_scan import gated_scan, why_not_in_c
 from headway.nn.mamba import _in_chunks
@@ -107,6 +108,7 @@ def test_only_its_inputs_are_kept_for_the_backward_pass() -> None:
     assert {x.data_ptr() for x in kept} == {x.data_ptr() for x in given}
 
 
+@needs_compiler
 @pytest.mark.parametrize(
     ("steps", "wanted", "taps", "rows"),
     [(7, 7, 4, 5), (7, 1, 4, 40), (7, 3, 2, 5), (1, 1, 4, 5), (2, 2, 4, 5), (20, 1, 3, 5), (30, 30, 8, 3)],
@@ -114,8 +116,7 @@ def test_only_its_inputs_are_kept_for_the_backward_pass() -> None:
 def test_in_c_values_and_gradients_are_those_of_the_plain_operations_in_float64(
     steps: int, wanted: int, taps: int, rows: int
 ) -> None:
-    if reason := why_not_in_c():
-        pytest.skip(f"needs a C compiler, cc: {reason}")
+    assert not why_not_in_c()
     exact = arguments(steps, wanted, taps, rows)
     given = [x.detach().float().requires_grad_() for x in exact]
     found, expected = gated_scan(*given), _in_chunks(*exact, scan=selective_scan)
@@ -129,9 +130,9 @@ def test_in_c_values_and_gradients_are_those_of_the_plain_operations_in_float64(
         torch.testing.assert_close(gradient.double(), reference, rtol=1e-4, atol=1e-4 * size)
 
 
+@needs_compiler
 def test_in_c_decays_of_any_size_and_numbers_that_are_none_stay_what_they_are() -> None:
-    if reason := why_not_in_c():
-        pytest.skip(f"needs a C compiler, cc: {reason}")
+    assert not why_not_in_c()
     z, mixed, d, *rest = (x.detach().float() for x in arguments(7, 7, 4))
     exact = [x.double() for x in (z, mixed, d + 300, *rest)]
     torch.testing.assert_close(
@@ -142,9 +143,9 @@ def test_in_c_decays_of_any_size_and_numbers_that_are_none_stay_what_they_are() 
     assert found[2, 4].isnan().any() and found[2, :4].isfinite().all() and found[3].isfinite().all()
 
 
+@needs_compiler
 def test_in_c_the_number_of_threads_and_what_stands_beside_a_sequence_change_no_bit() -> None:
-    if reason := why_not_in_c():
-        pytest.skip(f"needs a C compiler, cc: {reason}")
+    assert not why_not_in_c()
     given = [x.detach().float().requires_grad_() for x in arguments(12, 12, 4, rows=70)]
     threads, made = torch.get_num_threads(), []
     try:

@@ -127,7 +127,7 @@ def test_outputs_and_gradients_equal_those_of_mamba_ssm(
     assert found.keys() == expected.keys()
     for name, tensor in found.items():
         largest = expected[name].abs().max().item()
-        atol = max(2e-5 * largest, 1e-6)  # of one step nothing decays, and the gradient of A_log is 0
+        atol = 2e-5 * largest or 1e-8  # of one step nothing decays: A_log has no gradient but rounding
         torch.testing.assert_close(tensor, expected[name], rtol=1e-5, atol=atol, msg=name)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,11 +11,10 @@ import torch
 from jaxtyping import TypeCheckError
 from torch import Tensor
 
+from compiler import needs_compiler
 from headway.nn import native, scan_in_c
 from headway.nn.gated_scan import gated_scan, why_not_in_c
 from headway.nn.triton_scan import kernel_name
-
-needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler, cc")
 
 
 @pytest.fixture(autouse=True)
