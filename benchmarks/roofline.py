@@ -9,7 +9,7 @@ would take at the nearer of its two limits, of all parts their sum; `above it` i
 What fits a cache may beat the copy of a large tensor. Timing one operation after the other costs a few microseconds
 each: the first line says what a step takes with it and without.
 
-matrix products: of the linear layers. attention: `headway.nn.neighbor_table`. scan: `headway.nn.gated_scan`, the
+matrix products: of the linear layers. attention: `headway.nn.edges`. scan: `headway.nn.gated_scan`, the
 convolution, gate and norm inside it too. A gathered row counts as read wherever it comes from.
 """
 
@@ -39,7 +39,7 @@ FILES = {
     "gated_scan.py": "scan",
     "scan_in_c.py": "scan",
     "selective_scan.py": "scan",
-    "neighbor_table.py": "attention",
+    "edges.py": "attention",
     "muon.py": "optimizer",
 }
 NAMES = {  # of an operation's name, the first that is found in it
@@ -51,7 +51,10 @@ NAMES = {  # of an operation's name, the first that is found in it
     "foreach": "optimizer",
 }
 OTHERS = "elementwise, copies"
-GATHERS = ("_embedding_bag", "_embedding_bag_forward_only", "headway::sampled_dot")
+GATHERS = (
+    *("_embedding_bag", "_embedding_bag_forward_only", "_embedding_bag_per_sample_weights_backward"),
+    *("bag", "bag_and_dot", "reverse_bag", "sampled_dot"),  # in C
+)
 COPIES = ("copy", "clone", "cat", "fill", "zero", "index", "repeat")
 COPIED_MIB = 256
 
@@ -83,7 +86,7 @@ class Counted(TorchDispatchMode):
         out = [leaf for leaf in tree_leaves(made) if isinstance(leaf, Tensor)]
         cost.seconds += seconds
         cost.flops += _flops(func, args, kwargs or {}, given, made, out)
-        cost.bytes += _traffic(func, given, out)
+        cost.bytes += _traffic(func, args, given, out)
         return made
 
 
@@ -218,13 +221,13 @@ def _flops(
     func: Any, args: Any, kwargs: dict[str, Any], given: list[Tensor], made: Any, out: list[Tensor]
 ) -> int:
     """Two a product in matrices and gathers, one a number elsewhere, none where numbers are only moved."""
-    name = func._schema.name.removeprefix("aten::")
-    if name == "headway::in_c":
-        return _scan_flops(args[0], args[1])
+    name = _name(func, args)
+    if name in ("scan", "scan_back"):
+        return _scan_flops(name, args[1])
     if func._overloadpacket in flop_registry:
         return flop_registry[func._overloadpacket](*args, **kwargs, out_val=made)
     if name in GATHERS:
-        return 2 * _gathered(given) * given[0].shape[-1]
+        return 2 * _gathered(given) * given[0].shape[-1] * (2 if name == "bag_and_dot" else 1)
     if any(word in name for word in COPIES) or name.startswith(("empty", "new_empty")):
         return 0
     return max((tensor.numel() for tensor in [*given, *out]), default=0)
@@ -238,16 +241,22 @@ def _scan_flops(name: str, sizes: list[int]) -> int:
     return forward if name == "scan" else 3 * forward
 
 
-def _traffic(func: Any, given: list[Tensor], out: list[Tensor]) -> int:
+def _traffic(func: Any, args: Any, given: list[Tensor], out: list[Tensor]) -> int:
     """Bytes read and written, each tensor once; of gathered rows each time."""
-    name = func._schema.name.removeprefix("aten::")
+    name = _name(func, args)
     if name.startswith(("empty", "new_empty")):
         return 0
+    once = sum(_size(tensor) for tensor in [*given, *out])
     if name not in GATHERS:
-        return sum(_size(tensor) for tensor in [*given, *out])
-    rest = [tensor for tensor in given if not tensor.is_floating_point() or tensor.dim() == 1]
+        return once
     row = given[0].shape[-1] * given[0].element_size()
-    return _gathered(given) * row + sum(_size(tensor) for tensor in [*rest, out[0]])
+    return once - _size(given[0]) + _gathered(given) * row  # tables of rows are all as large as the first
+
+
+def _name(func: Any, args: Any) -> str:
+    """Of an operation; in C of the function that is called."""
+    name = func._schema.name.removeprefix("aten::")
+    return args[0] if name == "headway::in_c" else name
 
 
 def _gathered(given: list[Tensor]) -> int:

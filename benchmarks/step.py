@@ -39,6 +39,7 @@ WIDE = {  # MiB that the planner is given, weights and moments included; 0: as m
     "the same in 30 MiB": 30,
 }
 CLASSES = {  # of an operator's name, the first that is found in it
+    "scan and neighbors in C": ("headway::in_c",),
     "matrix products": ("mm", "linear", "conv"),
     "gathers": ("embedding", "index", "gather", "scatter"),
     "norms and softmax": ("norm", "softmax"),
@@ -129,7 +130,8 @@ def time_by_class(step: Callable[[], None]) -> dict[str, float]:
     for event in recorded.key_averages():
         name = event.key.removeprefix("aten::")
         found = (kind for kind, words in CLASSES.items() if any(word in name for word in words))
-        kind = next(found, "elementwise") if event.key.startswith("aten::") else "Python and autograd"
+        of_an_operator = event.key.startswith(("aten::", "headway::"))
+        kind = next(found, "elementwise") if of_an_operator else "Python and autograd"
         spent[kind] = spent.get(kind, 0) + event.self_cpu_time_total
     total = sum(spent.values())
     return {kind: spent[kind] / total for kind in sorted(spent, key=lambda kind: -spent[kind])}

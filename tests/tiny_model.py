@@ -13,7 +13,6 @@ from headway.data.prepared import PreparedMeta
 from headway.models import ModelParams, build
 from headway.models.st_mamba import STMambaParams
 from headway.models.standardized import Standardized
-from headway.nn import neighbor_table
 from headway.nn.gatv2 import GATv2Params
 from headway.nn.ha_gat import HAGATParams
 from headway.nn.heads import MixtureParams, PointParams
@@ -182,9 +181,3 @@ def stirred(model: torch.nn.Module, seed: int = 1) -> torch.nn.Module:
         for parameter in model.parameters():
             parameter += 0.2 * torch.randn(parameter.shape, generator=random)
     return model
-
-
-def without_sparse_product(q: Tensor, v: Tensor, source: Tensor, starts: Tensor) -> Tensor:
-    """Dots as elsewhere than on a CPU; where torch has no gradient of a bag, by a gather."""
-    owner = torch.arange(len(q), dtype=torch.int32).repeat_interleave(starts.diff())
-    return neighbor_table._bag_gradient(q, v, source, starts, owner)

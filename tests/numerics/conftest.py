@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import pytest
 
-from headway.nn import neighbor_table
-from tiny_model import without_sparse_product
+from compiler import needs_compiler
+from headway.nn import edges
 
 
-@pytest.fixture(params=["sparse product", "gradient of a bag", "gather"])
+@pytest.fixture(
+    params=[pytest.param("as on a CPU", marks=needs_compiler), "gradient of a bag", "gather"],
+)
 def arithmetic(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Every test that asks for it runs with the dot products of a CPU, of a GPU, and of neither."""
-    if request.param != "sparse product":
-        monkeypatch.setattr(neighbor_table, "_sparse_product", without_sparse_product)
+    """Every test that asks for it runs with the dot products of a CPU, of a GPU, and of neither.
+
+    On a CPU what is float32 runs in C; what is float64 takes the way of a GPU.
+    """
+    assert edges._BAG_GRADIENT is not None
+    if request.param == "as on a CPU":
+        assert not edges.why_not_in_c()
+        return request.param
+    monkeypatch.setattr(edges, "why_not_in_c", lambda: "left out")
     if request.param == "gather":
-        monkeypatch.setattr(neighbor_table, "_BAG_GRADIENT", None)
-    else:
-        assert neighbor_table._BAG_GRADIENT is not None
+        monkeypatch.setattr(edges, "_BAG_GRADIENT", None)
     return request.param

@@ -16,7 +16,7 @@ from headway.errors import InputError
 from headway.models import ModelParams, build, section_records
 from headway.models.st_mamba import Block
 from headway.models.standardized import Standardized
-from headway.nn import neighbor_table
+from headway.nn import edges
 from headway.nn.ha_gat import HAGAT
 from headway.nn.mamba import Mamba2
 from headway.nn.neighbor_table import NeighborTable
@@ -34,7 +34,6 @@ from tiny_model import (
     tiny_graph,
     tiny_meta,
     tiny_model,
-    without_sparse_product,
 )
 
 LENGTH = 4  # sensors 5, steps 4, horizon 3: all different, so exchanged axes do not fit
@@ -132,16 +131,18 @@ def test_an_unknown_part_is_an_error_and_never_another_part(names: dict[str, str
 
 def test_a_missing_kernel_changes_the_speed_and_not_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     batch, answers = tiny_batch(), []
-    monkeypatch.setattr(neighbor_table, "_BAG_GRADIENT", None)
-    for kernel in (neighbor_table._sparse_product, without_sparse_product):
-        monkeypatch.setattr(neighbor_table, "_sparse_product", kernel)
+    without_c, without_either = ("why_not_in_c", lambda: "left out"), ("_BAG_GRADIENT", None)
+    for missing in ((), (without_c,), (without_c, without_either)):
+        for name, value in missing:
+            monkeypatch.setattr(edges, name, value)
         model = tiny_model(tiny_meta(), tiny_graph()).train()
         stirred(model)
         z = model.standardize(batch)
         absolute_error(model.forecast_standard(z), z).backward()
         answers.append([p.grad for p in model.parameters()])
-    for with_kernel, without in zip(*answers, strict=True):
-        torch.testing.assert_close(with_kernel, without, rtol=1e-4, atol=1e-4)
+    for with_kernel, *others in zip(*answers, strict=True):
+        for without in others:
+            torch.testing.assert_close(with_kernel, without, rtol=1e-4, atol=1e-4)
 
 
 def test_widths_that_do_not_fit_are_an_error_that_names_the_keys() -> None:

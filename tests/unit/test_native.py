@@ -12,7 +12,7 @@ from jaxtyping import TypeCheckError
 from torch import Tensor
 
 from compiler import needs_compiler
-from headway.nn import native, scan_in_c
+from headway.nn import edges, edges_in_c, native, scan_in_c
 from headway.nn.gated_scan import gated_scan, why_not_in_c
 from headway.nn.triton_scan import kernel_name
 
@@ -28,8 +28,9 @@ def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
 
 
 def forget() -> None:
-    native.library.cache_clear()
+    native._library.cache_clear()
     scan_in_c.problem.cache_clear()
+    edges_in_c.problem.cache_clear()
 
 
 def arguments() -> tuple[Tensor, ...]:
@@ -37,6 +38,19 @@ def arguments() -> tuple[Tensor, ...]:
     shapes = (6, 2, 8), (6, 5, 16), (6, 5, 2), (16, 1, 4), (16,), (2,), (2,)
     z, mixed, d, taps, bias, A, D = (torch.rand(shape, generator=random) for shape in shapes)
     return z, mixed, d, taps, bias, -A, D
+
+
+def changed(monkeypatch: pytest.MonkeyPatch, folder: Path, name: str, content: str) -> None:
+    """Another content of one of the C files."""
+    (folder / name).write_text(content)
+    others = [folder / name if path.name == name else path for path in native.SOURCES]
+    assert others != native.SOURCES
+    monkeypatch.setattr(native, "SOURCES", others)
+    forget()
+
+
+def source_of(name: str) -> str:
+    return next(path for path in native.SOURCES if path.name == name).read_text()
 
 
 @needs_compiler
@@ -50,14 +64,12 @@ def test_it_is_compiled_once_and_kept(cache_folder: Path) -> None:
 
 
 @needs_compiler
+@pytest.mark.parametrize("name", [path.name for path in native.SOURCES])
 def test_another_source_is_compiled_anew(
-    cache_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, cache_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert not why_not_in_c()
-    other = tmp_path / "other.c"
-    other.write_text(native.SOURCE.read_text() + "/* changed */\n")
-    monkeypatch.setattr(native, "SOURCE", other)
-    forget()
+    changed(monkeypatch, tmp_path, name, source_of(name) + "/* changed */\n")
     assert not why_not_in_c() and len(list(cache_folder.iterdir())) == 2
 
 
@@ -72,18 +84,17 @@ def test_without_a_compiler_torch_does_the_same_and_the_log_says_why(
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     assert kernel_name("cpu", "fp32") == "native"
     (said,) = caplog.messages
-    assert said.startswith("the scan runs as torch's operations, not in C: ") and "no-such-compiler" in said
+    assert said.startswith("the scan: torch's operations, not C: ") and "no-such-compiler" in said
 
 
 @needs_compiler
 def test_what_does_not_compile_is_said_by_the_compiler_and_leaves_nothing(
     cache_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(native, "SOURCE", tmp_path / "broken.c")
-    native.SOURCE.write_text("int broken(;\n")
+    changed(monkeypatch, tmp_path, "scan_in_c.c", "int broken(;\n")  # one library, tried once
     with caplog.at_level(logging.INFO):
-        assert why_not_in_c()
-    assert "broken.c:1" in caplog.text
+        assert why_not_in_c() and edges.why_not_in_c()
+    assert caplog.text.count("scan_in_c.c:1") == 2
     assert not list(cache_folder.iterdir())
 
 
@@ -140,13 +151,32 @@ def test_loops_that_give_other_numbers_are_not_used(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    source = native.SOURCE.read_text()
+    source = source_of("scan_in_c.c")
     assert right in source
-    monkeypatch.setattr(native, "SOURCE", tmp_path / "wrong.c")
-    native.SOURCE.write_text(source.replace(right, wrong))
-    assert why_not_in_c()
+    changed(monkeypatch, tmp_path, "scan_in_c.c", source.replace(right, wrong))
+    assert not edges.why_not_in_c()
     assert f"compiled on this machine, its {what} are off by" in why_not_in_c()
     assert gated_scan(*arguments()).isfinite().all()
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("right", "wrong", "what"),
+    [
+        ("out[k] += q[i] *", "out[k] -= q[i] *", "dots"),
+        ("PICK(a, b, EVEN) +", "PICK(a, b, EVEN) -", "dots"),
+        ("sums[i] += weight *", "sums[i] += 1.001f * weight *", "sums"),
+        ("w, slot + from, owner + from", "w, NULL, owner + from", "sums back"),
+    ],
+)
+def test_sums_along_edges_that_are_others_are_not_used(
+    right: str, wrong: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = source_of("edges_in_c.c")
+    assert right in source
+    changed(monkeypatch, tmp_path, "edges_in_c.c", source.replace(right, wrong))
+    assert f"compiled on this machine, its {what} are off by" in edges.why_not_in_c()
+    assert not why_not_in_c()
 
 
 @needs_compiler

@@ -100,7 +100,7 @@ def _kernel(runtime: RuntimeParams | None) -> Finding:
     aside = "; mamba-ssm is installed and not used" if find_spec("mamba_ssm") else ""
     if name == NATIVE and device.type == "cpu":
         text = f"native, not in C: {why_not_in_c()}{aside}"
-        return note("scan kernel", text, "with a C compiler (cc) training takes four fifths of the time")
+        return note("scan kernel", text, "with a C compiler (cc) training takes three quarters of the time")
     return ok("scan kernel", f"{name}, exact{aside}")
 
 

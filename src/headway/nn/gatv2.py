@@ -29,8 +29,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from headway.nn.dropout import StepDropout
+from headway.nn.edges import weighted_sum
 from headway.nn.native import device_of
-from headway.nn.neighbor_table import NeighborTable, weighted_sum
+from headway.nn.neighbor_table import NeighborTable
 
 SLOPE = 0.2  # of the LeakyReLU below zero
 CHUNK = {"cpu": 2**19, "cuda": 2**24}  # numbers of a chunk: what a core's cache holds; what keeps a GPU busy

@@ -1,23 +1,25 @@
 """Inner loops in C, compiled for this processor by the machine's C compiler when they are first needed.
 
-As operations on whole tensors such loops pass over memory many times; in C all that belongs to one sequence stays in
-the processor's cache. Where there is no compiler torch's operations do the same; `headway.nn.scan_in_c` decides.
+As operations on whole tensors such loops pass over memory many times; in C what belongs together stays in the
+processor's cache. Where there is no compiler torch's operations do the same; `problem` tells.
 
-Enters: the C file beside this one. Leaves: its functions, which read float32 tensors on a CPU. What was compiled is
-kept in the user's cache folder, under a name that stands for the source, the compiler and the processor. Threads are
-torch's: its OpenMP has been loaded, and the library brings none of its own.
+Enters: the C files beside this one. Leaves: their functions, which read float32 tensors on a CPU. What was compiled
+is kept in the user's cache folder, under a name that stands for the sources, the compiler and the processor. Threads
+are torch's: its OpenMP has been loaded, and the library brings none of its own.
 """
 
 from __future__ import annotations
 
 import ctypes
 import hashlib
+import logging
 import os
 import platform
 import shlex
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -26,7 +28,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-SOURCE = Path(__file__).with_name("scan_in_c.c")
+SOURCES = [Path(__file__).with_name(name) for name in ("edges_in_c.c", "scan_in_c.c")]
 # Not -ffast-math: nan stays nan, for a training that diverges has to be seen, and exponentials stay exact.
 FLAGS = [
     *["-O3", "-march=native", "-fopenmp", "-fPIC"],
@@ -34,6 +36,8 @@ FLAGS = [
 ]
 PATIENCE = 120  # seconds for the compiler
 CALL = "(str name, int[] sizes, Tensor[] read, Tensor(a!)[] write) -> ()"
+
+log = logging.getLogger(__name__)
 
 _planned: ContextVar[str] = ContextVar("_planned", default="")
 
@@ -61,6 +65,23 @@ def call(name: str, sizes: Sequence[int], read: Sequence[Tensor], write: Sequenc
     torch.ops.headway.in_c(name, list(sizes), [tensor.contiguous() for tensor in read], list(write))
 
 
+def problem(what: str, difference: Callable[[], str]) -> str:
+    """Why C is not used for this; empty where it is there and gives the same numbers. The log is told.
+
+    Args: difference: how numbers in C differ from torch's on a few of them; empty where they do not.
+    """
+    try:
+        # a thread has neither autocast nor the tensors without numbers of a plan
+        with ThreadPoolExecutor(1) as alone:
+            found = alone.submit(difference).result()
+    except Exception as error:
+        # whatever a compiler, a linker or a folder says: there is a way without it
+        found = str(error).strip().partition("\n")[0] or type(error).__name__
+    if found:
+        log.info("%s: torch's operations, not C: %s", what, found)
+    return found
+
+
 # An operator, because memory is planned with tensors that have no numbers for a C function to read. Made without
 # `torch.library.custom_op`, whose first call imports a compiler of torch's own: three seconds and 90 MB.
 _OPERATORS = torch.library.Library("headway", "FRAGMENT")
@@ -69,7 +90,8 @@ _OPERATORS.define(f"in_c{CALL}")
 
 @torch.library.impl(_OPERATORS, "in_c", "CPU")
 def _in_c(name: str, sizes: list[int], read: list[Tensor], write: list[Tensor]) -> None:
-    assert all(tensor.is_contiguous() and tensor.dtype == torch.float32 for tensor in [*read, *write])
+    for tensor in [*read, *write]:
+        assert tensor.is_contiguous() and tensor.dtype in (torch.float32, torch.int32), "not what C reads"
     numbers = (ctypes.c_long * len(sizes))(*sizes)
     places = [ctypes.c_void_p(tensor.data_ptr()) for tensor in [*read, *write]]
     getattr(library(), name)(numbers, torch.get_num_threads(), *places)
@@ -80,26 +102,38 @@ def _(name: str, sizes: list[int], read: list[Tensor], write: list[Tensor]) -> N
     pass
 
 
-@cache
 def library() -> ctypes.CDLL:
-    """The compiled functions, made if need be.
+    """The compiled functions, made if need be; tried once.
 
     Raises: OSError, RuntimeError, subprocess.SubprocessError where there is no compiler, no folder to keep them in,
         or no way to load what was made.
     """
+    found = _library()
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+@cache
+def _library() -> ctypes.CDLL | Exception:
     compiler = shlex.split(os.environ.get("CC") or "cc")
-    decisive = [_source(), *FLAGS, *compiler, _said([*compiler, "--version"]), _processor()]
-    stamp = _digest("\n".join(decisive).encode())
-    kept = next((path for path in _cache_folder().glob(f"{stamp}-*.so") if _is_whole(path)), None)
-    return ctypes.CDLL(str(kept or _compiled(compiler, stamp)))
+    try:
+        decisive = [*_sources(), *FLAGS, *compiler, _said([*compiler, "--version"]), _processor()]
+        stamp = _digest("\n".join(decisive).encode())
+        kept = next((path for path in _cache_folder().glob(f"{stamp}-*.so") if _is_whole(path)), None)
+        return ctypes.CDLL(str(kept or _compiled(compiler, stamp)))
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        return error
 
 
 def _compiled(compiler: list[str], stamp: str) -> Path:
     """The file's name tells what it was made of and what it holds, so that half a file is never loaded."""
     with tempfile.TemporaryDirectory(dir=_cache_folder()) as folder:
-        compiled, linked = (str(Path(folder) / name) for name in ("scan.o", "scan.so"))
-        _said([*compiler, *FLAGS, "-c", str(SOURCE), "-o", compiled])
-        _said([*compiler, "-shared", compiled, "-o", linked, "-lm"])
+        compiled = [str(Path(folder) / f"{source.stem}.o") for source in SOURCES]
+        for source, to in zip(SOURCES, compiled, strict=True):
+            _said([*compiler, *FLAGS, "-c", str(source), "-o", to])
+        linked = str(Path(folder) / "headway.so")
+        _said([*compiler, "-shared", *compiled, "-o", linked, "-lm"])
         made = Path(linked)
         return made.replace(_cache_folder() / f"{stamp}-{_digest(made.read_bytes())}.so")
 
@@ -112,8 +146,8 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:24]
 
 
-def _source() -> str:
-    return SOURCE.read_text(encoding="utf-8")
+def _sources() -> list[str]:
+    return [source.read_text(encoding="utf-8") for source in SOURCES]
 
 
 def _said(command: list[str]) -> str:

@@ -17,17 +17,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from headway.nn.edges import bag, neighbor_mean, neighbor_mean_back, reverse_bag, sampled_dot
 from headway.nn.exponentials import softmax_, softmax_back
-from headway.nn.neighbor_table import (
-    NeighborTable,
-    Rows,
-    bag,
-    by_source,
-    neighbor_mean,
-    neighbor_mean_back,
-    reverse_bag,
-    sampled_dot,
-)
+from headway.nn.neighbor_table import NeighborTable, Rows
 from headway.nn.products import Products
 
 
@@ -76,7 +68,7 @@ class Regimes:
         """The gradients of the weights, from that of the agreement; adds to that of the states."""
         heads, regimes = self.weights.preference.shape[:2]
         grad_wanted = bag(self.of_heads, grad, rows).view(len(self.p), -1)
-        grad_p = reverse_bag(self.wanted, by_source(grad, rows), rows).view(-1, heads, regimes).sum(1)
+        grad_p = reverse_bag(self.wanted, grad, rows).view(-1, heads, regimes).sum(1)
         grad_scores = softmax_back(grad_p.addmm_(grad_wanted, self.joined.t()), self.p)
         grad_hidden = self.products.of(grad_scores, self.weights.regime)
         grad_hidden = torch.ops.aten.threshold_backward(grad_hidden, self.hidden, 0)

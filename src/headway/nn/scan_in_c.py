@@ -6,9 +6,7 @@ cache. What a compiler has made of it is tried once before it is used.
 
 from __future__ import annotations
 
-import logging
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -22,8 +20,6 @@ MOST_SHARES = 64  # of the sequences: sums of gradients are made in each, whatev
 FEWEST = 16  # sequences of a share
 TOLERANCE = 1e-4  # of the largest number of a tensor
 GIVEN = ["z", "mixed", "d", "taps", "bias", "A", "D"]
-
-log = logging.getLogger(__name__)
 
 
 class ScanInC(torch.autograd.Function):
@@ -50,20 +46,8 @@ class ScanInC(torch.autograd.Function):
 
 @cache
 def problem(reference: type[torch.autograd.Function]) -> str:
-    """Why C is not used; empty where it is there and gives what this function gives.
-
-    It is tried once, and told in the log once.
-    """
-    try:
-        # a thread has neither autocast nor the tensors without numbers of a plan
-        with ThreadPoolExecutor(1) as alone:
-            found = alone.submit(_difference, reference).result()
-    except Exception as error:
-        # whatever a compiler, a linker or a folder says: there is a way without it
-        found = str(error).strip().partition("\n")[0] or type(error).__name__
-    if found:
-        log.info("the scan runs as torch's operations, not in C: %s", found)
-    return found
+    """Why C is not used; empty where it is there and gives what this function gives. It is told in the log once."""
+    return native.problem("the scan", partial(_difference, reference))
 
 
 def _difference(reference: type[torch.autograd.Function]) -> str:

@@ -21,8 +21,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from headway.nn.edges import bag, bag_and_dot, reverse_bag, sampled_dot
 from headway.nn.exponentials import softmax_, softmax_back
-from headway.nn.neighbor_table import NeighborTable, bag, by_source, reverse_bag, sampled_dot
+from headway.nn.neighbor_table import NeighborTable
 from headway.nn.products import Products
 from headway.nn.regimes import Regimes, RegimeWeights
 
@@ -141,8 +142,10 @@ class _Attention:
         """What leaves the attention."""
         said = torch.empty(self.h.shape, dtype=self.states.dtype, device=self.h.device)
         flat = torch.mul(self.states, self.weights.loop, out=said.view_as(self.states))
-        for hop, weight in zip(self._hops(self.coefficients())[1:], self.weights.out, strict=True):
-            self.products.add(flat, hop.view_as(flat), weight.t())
+        w, reached = self.coefficients(), self._into(self.weights.value)
+        for weight in self.weights.out:
+            reached = bag(reached, w, self.rows)
+            self.products.add(flat, reached.view_as(flat), weight.t())
         return said
 
     def back(
@@ -154,7 +157,7 @@ class _Attention:
         grad_w, grad_v, grad_out = self._hops_back(grad)
         grad_scores, grad_agreement = self._coefficients_back(grad_w)
         grad_q = bag(self._into(weights.key), grad_scores, rows)
-        grad_k = reverse_bag(self._into(weights.query), by_source(grad_scores, rows), rows)
+        grad_k = reverse_bag(self._into(weights.query), grad_scores, rows)
         grad_states = grad * weights.loop
         into = [part.view_as(grad) for part in (grad_q, grad_k, grad_v)]
         for part, weight in zip(into, (weights.query, weights.key, weights.value), strict=True):
@@ -188,28 +191,29 @@ class _Attention:
     def _into(self, weight: Float[Tensor, "d d"]) -> Float[Tensor, "row head_dim"]:
         return self.products.of(self.states, weight.t()).view(-1, self.width)
 
-    def _hops(self, w: Float[Tensor, "row neighbor"]) -> list[Float[Tensor, "row head_dim"]]:
-        """v and what each hop reaches."""
-        reached = [self._into(self.weights.value)]
-        for _ in self.weights.out:
-            reached.append(bag(reached[-1], w, self.rows))
-        return reached
-
     def _hops_back(
         self, grad: Float[Tensor, "state d"]
     ) -> tuple[Float[Tensor, "row neighbor"], Float[Tensor, "row head_dim"], Float[Tensor, "hop d d"]]:
-        """Of the coefficients, of v and of the maps out; the last hop first."""
+        """Of the coefficients, of v and of the maps out."""
         w, products, rows = self.coefficients(), self.products, self.rows
-        reached, reverse_w = self._hops(w), by_source(w, rows)
-        grad_out = [products.of(grad.t(), hop.view_as(grad)) for hop in reached[1:]]
         *others, last = self.weights.out
-        back = products.of(grad, last).view_as(reached[0])  # gradient of what the last hop reached
-        grad_w = sampled_dot(back, reached[-2], rows)
-        for weight, before in zip(reversed(others), reached[-3::-1], strict=True):
-            back = reverse_bag(back, reverse_w, rows)
+        backs = [
+            products.of(grad, last).view(-1, self.width)
+        ]  # what hops reached has as gradients, last first
+        for weight in reversed(others):
+            back = reverse_bag(backs[-1], w, rows)
             products.add(back.view_as(grad), grad, weight)
-            grad_w.add_(sampled_dot(back, before, rows))
-        return grad_w, reverse_bag(back, reverse_w, rows), torch.stack(grad_out)
+            backs.append(back)
+        grad_v = reverse_bag(backs[-1], w, rows)
+        reached, found, grad_out = self._into(self.weights.value), [], []
+        while backs:
+            reached, dots = bag_and_dot(reached, w, backs.pop(), rows)
+            found.append(dots)
+            grad_out.append(products.of(grad.t(), reached.view_as(grad)))
+        grad_w, *more = found
+        for dots in more:
+            grad_w += dots
+        return grad_w, grad_v, torch.stack(grad_out)
 
     def _coefficients_back(
         self, grad_w: Float[Tensor, "row neighbor"]

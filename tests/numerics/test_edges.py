@@ -1,4 +1,4 @@
-"""The two sparse operators against dense matrices, their gradients against autograd of a plain gather."""
+"""Sums and dots along edges against dense matrices, their gradients against autograd of a plain gather."""
 
 from __future__ import annotations
 
@@ -6,15 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from headway.nn.neighbor_table import (
-    KEPT_SHAPES,
-    NeighborTable,
-    Rows,
-    neighbor_mean,
-    neighbor_mean_back,
-    sampled_dot,
-    weighted_sum,
-)
+from headway.nn.edges import neighbor_mean, neighbor_mean_back, sampled_dot, weighted_sum
+from headway.nn.neighbor_table import KEPT_SHAPES, NeighborTable, Rows
 from headway.types import Graph
 from tiny_model import tiny_graph
 
@@ -167,6 +160,23 @@ def test_a_table_without_any_neighbor_sums_to_zero(arithmetic: str) -> None:
         assert torch.equal(gradient, torch.zeros(6, 4))
 
 
+@pytest.mark.parametrize("wrong", [-1, NODES, 10**7])
+def test_a_neighbor_that_is_no_sensor_is_refused_on_padding_too(wrong: int) -> None:
+    graph = tiny_graph(NODES, NEIGHBORS)
+    graph.neighbors[~graph.valid] = wrong
+    assert not graph.valid.all()
+    with pytest.raises(AssertionError, match=f"no sensors: .{wrong}"):
+        NeighborTable(graph)
+
+
+def test_second_derivatives_are_refused_not_lost(table: NeighborTable) -> None:
+    _, v, w = operands()
+    found = weighted_sum(v, w.requires_grad_(), numbered(table)).square().sum()
+    (gradient,) = torch.autograd.grad(found, v, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
 def test_row_numbers_are_made_once_a_shape_and_few_are_kept(table: NeighborTable) -> None:
     assert table.rows(1, 2, 1) is table.rows(1, 2, 1)
     for batch in range(1, KEPT_SHAPES + 3):
@@ -185,15 +195,3 @@ def test_row_numbers_made_in_inference_serve_a_later_training_step(table: Neighb
 def test_more_rows_than_the_index_can_count_are_refused(table: NeighborTable) -> None:
     with pytest.raises(AssertionError, match="use a smaller micro-batch"):
         table.rows(2**26, TIME, HEADS)
-
-
-@pytest.mark.parametrize("rows", [1, 2, 3])
-def test_fewer_rows_than_neighbors_are_read_like_any_other(rows: int, arithmetic: str) -> None:
-    """torch's sparse product writes beyond its memory where a matrix has more entries than places."""
-    sensors = torch.arange(15).remainder(rows).expand(rows, -1).contiguous()
-    graph = Graph(neighbors=sensors, valid=torch.ones(rows, 15).bool(), features=torch.zeros(rows, 15, 2))
-    numbers = NeighborTable(graph).rows(1, 1, 1)
-    q, v = (torch.randn(rows, 8, dtype=torch.float64) for _ in range(2))
-    for _ in range(20):
-        found = sampled_dot(q, v, numbers)
-    torch.testing.assert_close(found, plain_dot(q, v, numbers), rtol=1e-12, atol=1e-12)
