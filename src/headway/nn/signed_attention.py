@@ -197,9 +197,8 @@ class _Attention:
         """Of the coefficients, of v and of the maps out."""
         w, products, rows = self.coefficients(), self.products, self.rows
         *others, last = self.weights.out
-        backs = [
-            products.of(grad, last).view(-1, self.width)
-        ]  # what hops reached has as gradients, last first
+        # gradients of what the hops reached, the last first
+        backs = [products.of(grad, last).view(-1, self.width)]
         for weight in reversed(others):
             back = reverse_bag(backs[-1], w, rows)
             products.add(back.view_as(grad), grad, weight)
