@@ -1,14 +1,15 @@
 """Batches of windows gathered from one table, beside PyTorch Geometric Temporal's index dataset.
 
     pip install --no-deps torch_geometric torch-geometric-temporal decorator
-    python benchmarks/loader.py [--json FILE]
+    python benchmarks/loader.py [--threads N] [--json FILE]
 
-METR-LA's size, 34,272 steps of 207 sensors, 12 -> 12, 64 shuffled windows a batch. The peer gives readings and
-targets. Ours are given three times: the same two as `Windows` reads them; a batch without context, which has masks,
-calendars, the last reading and what was usual in training too; and all a model of ours reads: a day and a week ago,
-four weeks and a week of days behind the trailing climatology. Beside them stands what no loader can beat, copying as
-many bytes from one piece of memory to another. Runs alternate; medians of CPU time count, for it is one thread's
-work. First every window of a small series is compared with the peer's, number by number.
+METR-LA's size, 34,272 steps of 207 sensors, 12 -> 12, 64 shuffled windows a batch. The peer is given what its loader
+of METR-LA gives it, a reading and the time of day of each sensor and step, and once readings alone. Ours are given
+three times: readings, targets and their calendar, which is one for all sensors, as `Windows` reads them; a batch
+without context, which has masks, the last reading and what was usual in training too; and all a model of ours reads:
+a day and a week ago, four weeks and a week of days behind the trailing climatology. Beside each stands copying as
+many bytes from one piece of memory to another. Runs alternate; medians of seconds count, of both with as many threads
+as torch takes or --threads names. First every window of a small series is compared with the peer's, number by number.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from headway.data.prepared import PreparedMeta
 from headway.data.windows import Windows
 from headway.training.memory import keep_heap
 
-SENSORS, LENGTH, BATCH, BATCHES, ROUNDS = 207, 34_272, 64, 40, 7
+SENSORS, LENGTH, BATCH, BATCHES, ROUNDS = 207, 34_272, 64, 40, 21
 DAY = 288
 
 
@@ -54,22 +55,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     arguments = parser.parse_args()
     values = np.random.default_rng(0).normal(50, 8, (LENGTH, SENSORS, 1)).astype(np.float32)
     keep_heap()  # as training does
-    torch.set_num_threads(1)
+    torch.set_num_threads(arguments.threads)
     few, all_of_it = (Windows(table_of(values, everything=everything)) for everything in (False, True))
     loaders: dict[str, Callable[[], object]] = {
         "copying the bytes of readings and targets": copies(values, few, masks=False),
-        "headway, readings and targets": readings(few),
+        "headway, readings, targets and calendar": readings(few),
         "copying the bytes of a batch without context": copies(values, few, masks=True),
         "headway, a batch without context": batches(few),
         "copying the bytes of all that a model reads": copies(values, all_of_it, masks=True),
         "headway, all that a model reads": batches(all_of_it),
     }
     try:
-        loaders = {"index dataset": theirs(values), **loaders}
+        peers = {
+            "index dataset, readings and time of day": theirs(with_time_of_day(values)),
+            "index dataset, readings alone": theirs(values),
+        }
+        loaders = {**peers, **loaders}
         sys.stdout.write(f"{compare()} windows of a small series are equal to the peer's\n\n")
     except ImportError as reason:
         sys.stderr.write(f"without the peer: {reason}\n")
@@ -78,7 +84,8 @@ def main() -> None:
     for row in rows:
         figures = f"{row['windows']:,.0f} | {row['ratio']:.2f} | {row['peak'] / MIB:.1f}"
         lines.append(f"| {row['loader']} | {figures} |")
-    sys.stdout.write("\n".join(lines) + f"\n\nthe table: {values.nbytes / MIB:.0f} MiB; ")
+    sys.stdout.write("\n".join(lines) + f"\n\n{arguments.threads} thread(s); ")
+    sys.stdout.write(f"the table: {values.nbytes / MIB:.0f} MiB; ")
     sys.stdout.write(f"batches: {batch_bytes(few) / MIB:.1f} and {batch_bytes(all_of_it) / MIB:.1f} MiB\n")
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
@@ -89,10 +96,10 @@ def measure(loaders: dict[str, Callable[[], object]]) -> list[dict[str, Any]]:
     times: dict[str, list[float]] = {name: [] for name in loaders}
     for number in range(ROUNDS + 1):
         for name, load in loaders.items():
-            started = time.thread_time()
+            started = time.perf_counter()
             load()
             if number:
-                times[name].append(time.thread_time() - started)
+                times[name].append(time.perf_counter() - started)
     first = next(iter(times.values()))
     return [
         {
@@ -112,20 +119,26 @@ def compare(steps: int = 400, sensors: int = 5, lags: int = 12) -> int:
     """
     values = np.random.default_rng(1).normal(50, 8, (steps, sensors, 1)).astype(np.float32)
     starts = np.arange(steps - 2 * lags + 1)
-    peer = index_dataset()(starts, values, lags)
-    batch = Windows(table_of(values, everything=False)).gather(
-        starts + lags
-    )  # a start is our origin - history
+    peer = index_dataset()(starts, with_time_of_day(values), lags)
+    # a start is our origin - history
+    batch = Windows(table_of(values, everything=False)).gather(starts + lags)
+    ours = {
+        "history": (batch.history[..., 0], batch.history_calendar),
+        "target": (batch.target, batch.target_calendar),
+    }
     for number, start in enumerate(starts):
-        history, target = (np.asarray(part) for part in peer[number])
-        assert np.array_equal(history, batch.history[number].numpy()), (
-            f"history of the window from row {start}"
-        )
-        assert np.array_equal(target[..., 0], batch.target[number].numpy()), (
-            f"target of the window from row {start}"
-        )
+        for part, (name, (readings, calendar)) in zip(peer[number], ours.items(), strict=True):
+            same = torch.equal(part[..., 0], readings[number])
+            same &= torch.equal(part[..., 1], (calendar[number, :, :1] / DAY).expand(-1, sensors))
+            assert same, f"{name} of the window from row {start}"
     assert len(peer) == len(starts) and batch.target_observed.all()
     return len(starts)
+
+
+def with_time_of_day(values: np.ndarray) -> np.ndarray:
+    """Readings and the time of day of each, as the peer's METR-LA has them."""
+    time_of_day = (np.arange(len(values)) % DAY / DAY).astype(np.float32)
+    return np.concatenate([values, np.broadcast_to(time_of_day[:, None, None], values.shape)], 2)
 
 
 def batches(windows: Windows) -> Callable[[], None]:
@@ -147,12 +160,13 @@ def batch_bytes(windows: Windows) -> int:
 def readings(windows: Windows) -> Callable[[], None]:
     """BATCHES times what the peer gives, read as `Windows.gather` reads it."""
     origins = orders()
+    values, _, calendar = windows.whole
 
     def load() -> None:
         for _ in range(BATCHES):
-            origin = torch.from_numpy(next(origins))
-            windows.behind["history"].index_select(0, origin - windows.history)
-            windows.ahead["target"].index_select(0, origin)
+            begin = torch.from_numpy(next(origins) - windows.history)
+            for part in (values, calendar):
+                part.index_select(0, begin)
 
     return load
 
@@ -199,7 +213,8 @@ def table_of(values: np.ndarray, *, everything: bool) -> Table:
 def orders() -> Iterator[np.ndarray]:
     random = np.random.default_rng(0)
     while True:
-        yield random.integers(12, LENGTH - 12, BATCH)
+        shuffled = random.permutation(np.arange(12, LENGTH - 12))
+        yield from np.split(shuffled[: len(shuffled) // BATCH * BATCH], len(shuffled) // BATCH)
 
 
 def index_dataset() -> Any:

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from headway.data.prepared import Prepared
 from headway.data.usual import DAY_WEIGHT, last_observed, trailing_climatology
 from headway.data.windows import Residence, Windows, held_bytes, row_spans
+from headway.training.trace import windows_of_size
 from headway.training.window_plan import series_bytes
 from headway.types import Batch
 from tiny_prepared import HISTORY, HORIZON, tiny_prepared
@@ -345,3 +346,31 @@ def test_an_opened_folder_gives_the_windows_of_its_arrays(tmp_path: Path, prepar
         Windows(data).gather(np.array([40, 300])) for data in (prepared, replace(prepared, **mapped))
     )
     assert names_that_moved(before, after) == set()
+
+
+@pytest.mark.parametrize("channels", [1, CHANNELS])
+def test_a_batch_holds_as_many_bytes_as_the_plan_says(prepared: Prepared, channels: int) -> None:
+    origins = ALL_ORIGINS[-8:]
+    one = replace(
+        prepared,
+        values=prepared.values[..., :channels],
+        observed=prepared.observed[..., :channels],
+        meta=replace(prepared.meta, channels=prepared.meta.channels[:channels]),
+    )
+    found, planned = (
+        {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in parts}
+        for parts in (
+            [getattr(batch, field.name) for field in fields(batch)]
+            for batch in (Windows(one).gather(origins), windows_of_size(one.meta, len(origins)))
+        )
+    )
+    assert sum(found.values()) == sum(planned.values())
+
+
+def test_history_and_target_share_no_number(prepared: Prepared) -> None:
+    batch = Windows(prepared).gather(ALL_ORIGINS[-8:])
+    target, history = batch.target.clone(), batch.history.clone()
+    batch.history.fill_(-1)
+    assert torch.equal(batch.target, target)
+    batch.target.fill_(-2)
+    assert (batch.history == -1).all() and not torch.equal(history, batch.history)

@@ -1,4 +1,4 @@
-"""Index-batching: a window is an integer, a batch is a few reads of whole windows from the prepared array.
+"""Index-batching: a window is an integer, a batch is a read of whole windows from the prepared array.
 
 Enters: the opened prepared folder, or recent rows laid out like it, and window origins. Leaves: a Batch in
 physical units. The windows of a day and a week ago are the same gather at other row offsets, so they cost no
@@ -15,7 +15,7 @@ reading; A = K + 2 anchors, which are those of a target step and the last readin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -95,20 +95,13 @@ class Windows:
         self._view(*self.held)
 
     def _view(self, values: Tensor, observed: Tensor, calendar: Tensor, covariates: Tensor) -> None:
-        """Name what a batch reads: windows of the target and of what lies behind it, from every row on."""
-        self.behind = {
-            "history": _windows(values, self.history),
-            "history_observed": _windows(observed, self.history),
-            "history_calendar": _windows(calendar, self.history),
-            "covariates": _windows(covariates, self.history),
-        }
-        self.ahead = {
-            "target": _windows(values[..., 0], self.horizon),
-            "target_observed": _windows(observed[..., 0], self.horizon),
-            "target_calendar": _windows(calendar, self.horizon),
-        }
-        self.of_history = _windows(values[..., 0], self.history), _windows(observed[..., 0], self.history)
-        self.of_target = self.ahead["target"], self.ahead["target_observed"]
+        """Name what a batch reads, from every row on: history and target in one piece, and the target variable of
+        either alone."""
+        length, target = self.history + self.horizon, (values[..., 0], observed[..., 0])
+        self.whole = tuple(_windows(array, length) for array in (values, observed, calendar))
+        self.covariates = _windows(covariates, self.history)
+        self.of_history = _windows(target[0], self.history), _windows(target[1], self.history)
+        self.of_target = _windows(target[0], self.horizon), _windows(target[1], self.horizon)
 
     def mapped(self) -> Windows:
         """The same windows from the prepared arrays as they are: those of every origin, at no memory."""
@@ -119,11 +112,9 @@ class Windows:
         origin, rows = self._locate(origins)
         # the one thing that moves to where the series is held
         moved = torch.from_numpy(np.column_stack([rows.clip(0), origin])).to(self.held_on)
-        fields = {"origin": moved[:, -1].contiguous()}
-        fields |= {name: rows_of.index_select(0, moved[:, 0]) for name, rows_of in self.behind.items()}
-        fields |= {name: rows_of.index_select(0, moved[:, 1]) for name, rows_of in self.ahead.items()}
-        for name in ("history_calendar", "target_calendar"):
-            fields[name] = fields[name].long()
+        whole = (windows.index_select(0, moved[:, 0]) for windows in self.whole)
+        fields = before_and_after(self.history, *whole) | {"origin": moved[:, -1].contiguous()}
+        fields |= {"covariates": self.covariates.index_select(0, moved[:, 0])}
         slot, day = fields["target_calendar"].unbind(-1)
         fallback = self.climatology.index_select(0, (day * self.slots_per_day + slot).flatten())
         later, before = slice(2, 2 + len(self.lags)), slice(2 + len(self.lags), len(self.back))
@@ -132,14 +123,14 @@ class Windows:
         past = self._beside(self.of_history, rows[:, before], moved[:, before])
         fields |= {"past": past[0], "past_observed": past[1]}
         fields |= {"anchors": anchors[0], "anchors_observed": anchors[1]}
-        fields["fallback"] = fallback.view_as(fields["target"])
+        fields["fallback"] = fallback.view(fields["target"].shape)
         return Batch(**{name: field.to(self.device) for name, field in fields.items()})
 
     def count_observed(self, origins: Int[np.ndarray, " batch"]) -> int:
         """Observed target readings of these windows: what a masked loss of the group divides by."""
         _, rows = self._locate(origins)
         target_row = torch.from_numpy(rows[:, 1].copy()).to(self.held_on)
-        return int(self.ahead["target_observed"].index_select(0, target_row).sum())
+        return int(self.of_target[1].index_select(0, target_row).sum())
 
     def _locate(
         self, origins: Int[Tensor, " batch"] | Int[np.ndarray, " batch"]
@@ -206,7 +197,9 @@ class Windows:
         days = len(self.lags) - len(set(self.weeks) | set(self.days))
         weeks = len(self.lags) - len(self.weeks)
         at_once = max(FEWEST, self.held[0].numel() // SHARE) // (len(self.lags) * steps * self.sensors)
-        for part in _parts(len(rows), max(1, at_once)):
+        at_once = max(1, at_once)
+        for begin in range(0, len(rows), at_once):
+            part = slice(begin, begin + at_once)
             readings, observed = _lagged(views, rows[part], begins[part])
             for number, lag in enumerate(self.context, first):
                 place = self.lags.index(lag)
@@ -220,6 +213,23 @@ class Windows:
         return found, known
 
 
+def before_and_after(
+    history: int,
+    values: Float[Tensor, "batch step node channel"],
+    observed: Bool[Tensor, "batch step node channel"],
+    calendar: Int[Tensor, "batch step 2"],
+) -> dict[str, Tensor]:
+    """Fields of a Batch that are views of whole windows: the history, and the target variable after it."""
+    return {
+        "history": values[:, :history],
+        "history_observed": observed[:, :history],
+        "history_calendar": calendar[:, :history].long(),
+        "target": values[:, history:, :, 0],
+        "target_observed": observed[:, history:, :, 0],
+        "target_calendar": calendar[:, history:].long(),
+    }
+
+
 def _distinct_lags(meta: PreparedMeta) -> list[int]:
     """Lags of anchors, each once: those of the context alone, then the days, then the weeks.
 
@@ -230,10 +240,6 @@ def _distinct_lags(meta: PreparedMeta) -> list[int]:
     lags = [*alone, *meta.trailing_days, *weeks]
     assert lags[len(lags) - len(meta.trailing) :] == list(meta.trailing), "a week is a day in the middle"
     return lags
-
-
-def _parts(windows: int, at_once: int) -> Iterator[slice]:
-    return (slice(first, first + at_once) for first in range(0, windows, at_once))
 
 
 def _windows(array: Tensor, length: int) -> Tensor:

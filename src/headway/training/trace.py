@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from headway.data.prepared import PreparedMeta
+from headway.data.windows import before_and_after
 from headway.models.standardized import Standardized
 from headway.training.piece import backward_piece
 from headway.training.precision import Precision
@@ -51,19 +52,19 @@ def _piece(
 def windows_of_size(meta: PreparedMeta, windows: int) -> Batch:
     """So many windows of a data set of these sizes, everything in them observed and 0."""
     sizes = {
-        "history": (meta.history, meta.sensors, len(meta.channels)),
         "past": (meta.history, meta.sensors, meta.beside()),
         "anchors": (meta.horizon, meta.sensors, 1 + meta.beside()),
-        "target": (meta.horizon, meta.sensors),
     }
     masks = {f"{name}_observed": torch.ones(windows, *size, dtype=torch.bool) for name, size in sizes.items()}
     readings = {name: torch.zeros(windows, *size) for name, size in sizes.items()}
+    steps = meta.history + meta.horizon
+    whole = windows, steps, meta.sensors, len(meta.channels)
+    calendar = torch.zeros(windows, steps, 2, dtype=torch.int16)
     return Batch(
+        **before_and_after(meta.history, torch.zeros(whole), torch.ones(whole, dtype=torch.bool), calendar),
         **readings,
         **masks,
         origin=torch.zeros(windows, dtype=torch.int64),
-        history_calendar=torch.zeros(windows, meta.history, 2, dtype=torch.int64),
         covariates=torch.zeros(windows, meta.history, len(meta.covariates)),
         fallback=torch.zeros(windows, meta.horizon, meta.sensors),
-        target_calendar=torch.zeros(windows, meta.horizon, 2, dtype=torch.int64),
     )
