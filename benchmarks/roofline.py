@@ -39,6 +39,7 @@ FILES = {
     "gated_scan.py": "scan",
     "scan_in_c.py": "scan",
     "selective_scan.py": "scan",
+    "coefficients.py": "attention",
     "edges.py": "attention",
     "muon.py": "optimizer",
 }
@@ -227,7 +228,7 @@ def _flops(
     if func._overloadpacket in flop_registry:
         return flop_registry[func._overloadpacket](*args, **kwargs, out_val=made)
     if name in GATHERS:
-        return 2 * _gathered(given) * given[0].shape[-1] * (2 if name == "bag_and_dot" else 1)
+        return 2 * _gathered(args, given) * given[0].shape[-1] * (2 if name == "bag_and_dot" else 1)
     if any(word in name for word in COPIES) or name.startswith(("empty", "new_empty")):
         return 0
     return max((tensor.numel() for tensor in [*given, *out]), default=0)
@@ -250,7 +251,9 @@ def _traffic(func: Any, args: Any, given: list[Tensor], out: list[Tensor]) -> in
     if name not in GATHERS:
         return once
     row = given[0].shape[-1] * given[0].element_size()
-    return once - _size(given[0]) + _gathered(given) * row  # tables of rows are all as large as the first
+    return (
+        once - _size(given[0]) + _gathered(args, given) * row
+    )  # all gathered from are as large as the first
 
 
 def _name(func: Any, args: Any) -> str:
@@ -259,8 +262,11 @@ def _name(func: Any, args: Any) -> str:
     return args[0] if name == "headway::in_c" else name
 
 
-def _gathered(given: list[Tensor]) -> int:
-    """Rows that a gather reads: one an entry of the index, its first tensor of whole numbers."""
+def _gathered(args: Any, given: list[Tensor]) -> int:
+    """Rows that a gather reads: one a slot in C; else one an entry of the index, its only tensor of whole numbers."""
+    if isinstance(args[0], str):
+        windows, sensors, inner, neighbors, _ = args[1]
+        return windows * sensors * inner * neighbors
     return next(tensor.numel() for tensor in given if not tensor.is_floating_point())
 
 

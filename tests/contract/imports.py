@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -24,7 +25,13 @@ def imported_files(script: Path, choice: Mapping[str, str]) -> set[str]:
         if path in found:
             continue
         found.add(path)
-        modules = [] if path.suffix == ".c" else _modules(ast.parse(path.read_text(encoding="utf-8")), choice)
+        source = path.read_text(encoding="utf-8")
+        if path.suffix in (".c", ".h"):
+            waiting += [
+                path.with_name(name) for name in re.findall(r'^#include "(.+)"$', source, re.MULTILINE)
+            ]
+            continue
+        modules = _modules(ast.parse(source), choice)
         for module in modules:
             waiting += _files_of(module)
     return {path.relative_to(ROOT).as_posix() for path in found if path == script or not _is_bare(path)}
@@ -64,7 +71,7 @@ def _is_bare(path: Path) -> bool:
     That is a docstring, names and version, what only type checkers read, and a `__getattr__` with its imports:
     the door to what is loaded when somebody first asks for it, which no stage does.
     """
-    if path.suffix == ".c":
+    if path.suffix in (".c", ".h"):
         return False
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return not _files_imported(tree) and all(_is_inert(node) for node in tree.body)

@@ -20,7 +20,15 @@ STAGES = list(PIPELINE["stages"])
 FOR_ST_MAMBA = {
     f"src/headway/nn/{name}"
     for name in (
-        *("gated_scan.py", "mamba.py", "native.py", "scan_in_c.c", "scan_in_c.py", "selective_scan.py"),
+        *(
+            "exponentials.h",
+            "gated_scan.py",
+            "mamba.py",
+            "native.py",
+            "scan_in_c.c",
+            "scan_in_c.py",
+            "selective_scan.py",
+        ),
         "triton_scan.py",
     )
 }
@@ -28,7 +36,13 @@ FOR_ST_SEPNET = {
     f"src/headway/{name}.py"
     for name in ("models/backbone", "nn/gates", "nn/inception", "nn/prompt", "nn/reprogramming", "nn/trend")
 }
-FOR_HA_GAT = {f"src/headway/nn/{name}.py" for name in ("products", "regimes", "signed_attention")}
+FOR_HA_GAT = {
+    f"src/headway/nn/{name}"
+    for name in (
+        *("coefficients.py", "coefficients_in_c.c", "coefficients_in_c.py", "products.py", "regimes.py"),
+        "signed_attention.py",
+    )
+}
 FOR_NEIGHBORS = {f"src/headway/nn/{name}" for name in ("edges.py", "edges_in_c.c", "edges_in_c.py")}
 FOR_HYPERGRAPH = {"src/headway/graph/hypergraph.py", "src/headway/nn/hypergraph_conv.py"}
 
@@ -51,7 +65,9 @@ def resolve(text: str, choice: dict[str, str]) -> str:
 
 def dependencies(stage: str, choice: dict[str, str]) -> list[str]:
     return [
-        resolve(path, choice) for path in PIPELINE["stages"][stage]["deps"] if path.endswith((".py", ".c"))
+        resolve(path, choice)
+        for path in PIPELINE["stages"][stage]["deps"]
+        if path.endswith((".py", ".c", ".h"))
     ]
 
 

@@ -96,9 +96,11 @@ def test_fault_29_c_beside_a_module_is_code_and_its_comments_are_none(
     for source in ("int rate = 1;", "/* one,\n * not two */ int\n  rate = 1; /**/", "int rate = 2;"):
         module.with_suffix(".c").write_text(source)
         found.append(code_digest("package_with_c", script))
-    without, before, commented, changed = found
+    module.with_suffix(".h").write_text("int unit = 1;")
+    found.append(code_digest("package_with_c", script))
+    without, before, commented, changed, with_header = found
     assert before == commented
-    assert len({without, before, changed}) == 3
+    assert len({without, before, changed, with_header}) == 4
 
 
 def test_fault_29_resume_same_params_continues_across_a_change_of_code_and_the_card_says_so(

@@ -48,11 +48,11 @@ def reader_matrix(table: NeighborTable, w: Tensor) -> Tensor:
 
 
 def plain_sum(v: Tensor, w: Tensor, rows: Rows) -> Tensor:
-    return (w.unsqueeze(-1) * v[rows.source.long()].view(*w.shape, -1)).sum(1)
+    return (w.unsqueeze(-1) * v[rows.numbers.source.long()].view(*w.shape, -1)).sum(1)
 
 
 def plain_dot(q: Tensor, v: Tensor, rows: Rows) -> Tensor:
-    return (q.unsqueeze(1) * v[rows.source.long()].view(len(q), -1, q.shape[-1])).sum(-1)
+    return (q.unsqueeze(1) * v[rows.numbers.source.long()].view(len(q), -1, q.shape[-1])).sum(-1)
 
 
 def test_weighted_sum_equals_a_dense_product(table: NeighborTable) -> None:
@@ -141,9 +141,9 @@ def test_the_same_input_gives_the_same_bits_twice(table: NeighborTable) -> None:
 def test_padding_reads_its_own_row_and_gives_nothing_back(table: NeighborTable) -> None:
     rows, valid = numbered(table), padding_mask(table)
     own = torch.arange(len(valid)).unsqueeze(1).expand_as(valid)
-    assert torch.equal(rows.source.view_as(valid)[~valid], own[~valid].int())
-    assert len(rows.reverse_slot) == int(valid.sum())
-    assert valid.flatten()[rows.reverse_slot.long()].all()
+    assert torch.equal(rows.numbers.source.view_as(valid)[~valid], own[~valid].int())
+    assert len(rows.numbers.reverse_slot) == int(valid.sum())
+    assert valid.flatten()[rows.numbers.reverse_slot.long()].all()
 
 
 def test_a_table_without_any_neighbor_sums_to_zero(arithmetic: str) -> None:
@@ -186,7 +186,7 @@ def test_row_numbers_are_made_once_a_shape_and_few_are_kept(table: NeighborTable
 
 def test_row_numbers_made_in_inference_serve_a_later_training_step(table: NeighborTable) -> None:
     with torch.inference_mode():
-        numbered(table)
+        assert numbered(table).numbers is numbered(table).numbers
     _, v, w = operands()
     weighted_sum(v, w.requires_grad_() * padding_mask(table), numbered(table)).sum().backward()
     assert v.grad is not None and w.grad is not None
@@ -194,4 +194,4 @@ def test_row_numbers_made_in_inference_serve_a_later_training_step(table: Neighb
 
 def test_more_rows_than_the_index_can_count_are_refused(table: NeighborTable) -> None:
     with pytest.raises(AssertionError, match="use a smaller micro-batch"):
-        table.rows(2**26, TIME, HEADS)
+        table.rows(2**26, TIME, HEADS).numbers  # noqa: B018

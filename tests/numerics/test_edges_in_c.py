@@ -52,10 +52,12 @@ def operands(width: int, neighbors: int) -> tuple[Tensor, Tensor, Tensor]:
 @pytest.mark.parametrize("neighbors", [1, 3, 15, 16, 17, 33])
 def test_they_are_those_of_gathered_rows_in_float64(width: int, neighbors: int, in_c: list[str]) -> None:
     rows, (q, v, w) = table_of(neighbors), operands(width, neighbors)
-    gathered = v.double()[rows.source.long()].view(COUNT, neighbors, width)
-    slot = rows.reverse_slot.long()
-    sent = w.double().flatten()[slot].unsqueeze(1) * v.double()[rows.reverse_owner.long()]
-    back = torch.zeros(COUNT, width, dtype=torch.float64).index_add_(0, rows.source.long()[slot], sent)
+    gathered = v.double()[rows.numbers.source.long()].view(COUNT, neighbors, width)
+    slot = rows.numbers.reverse_slot.long()
+    sent = w.double().flatten()[slot].unsqueeze(1) * v.double()[rows.numbers.reverse_owner.long()]
+    back = torch.zeros(COUNT, width, dtype=torch.float64).index_add_(
+        0, rows.numbers.source.long()[slot], sent
+    )
     dots = (q.double().unsqueeze(1) * gathered).sum(2)
     sums = (w.double().unsqueeze(2) * gathered).sum(1)
     found = sampled_dot(q, v, rows), bag(v, w, rows), reverse_bag(v, w, rows), *bag_and_dot(v, w, q, rows)
@@ -69,7 +71,7 @@ def test_they_are_those_of_gathered_rows_in_float64(width: int, neighbors: int, 
 def test_numbers_that_are_none_stay_in_the_rows_that_read_them(width: int) -> None:
     rows, (q, v, w) = table_of(5), operands(width, 5)
     v[11] = torch.nan
-    reads = (rows.source == 11).view(COUNT, 5)
+    reads = (rows.numbers.source == 11).view(COUNT, 5)
     assert torch.equal(sampled_dot(q, v, rows).isnan(), reads)
     assert torch.equal(bag(v, w, rows).isnan().any(1), reads.any(1))
 

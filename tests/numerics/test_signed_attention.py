@@ -33,8 +33,9 @@ def given(hops: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
 
 def dropped(table: NeighborTable, dtype: torch.dtype = torch.float64) -> Tensor:
     """What dropout keeps of the edges that are there, scaled."""
-    kept = torch.rand(BATCH, NODES, 1, SLOTS, generator=torch.Generator().manual_seed(1)) > 0.3
-    return kept.to(dtype) / 0.7 * table.valid.repeat(1, HEADS)[None, :, None]
+    random = torch.Generator().manual_seed(1)
+    kept = torch.rand(BATCH, NODES, 1, HEADS, NEIGHBORS, generator=random) > 0.3
+    return kept.to(dtype) / 0.7 * table.valid[None, :, None, None]
 
 
 def padded(table: NeighborTable, weights: Weights) -> Weights:
@@ -73,7 +74,7 @@ def plain_coefficients(table: NeighborTable, h: Tensor, weights: Weights) -> Ten
     q, k = ((h @ weight.t()).unflatten(-1, (HEADS, WIDTH)) for weight in (weights.query, weights.key))
     scores = torch.einsum("bnthw,bnkthw->bnthk", q, near(table, k)) + weights.bias.view(edges)
     sign = torch.tanh(agreement + weights.usual.view(edges))
-    return scores.softmax(-1) * sign * dropped(table, h.dtype).view(BATCH, NODES, 1, HEADS, NEIGHBORS)
+    return scores.softmax(-1) * sign * dropped(table, h.dtype)
 
 
 @pytest.mark.usefixtures("arithmetic")

@@ -12,7 +12,7 @@ from jaxtyping import TypeCheckError
 from torch import Tensor
 
 from compiler import needs_compiler
-from headway.nn import edges, edges_in_c, native, scan_in_c
+from headway.nn import coefficients, coefficients_in_c, edges, edges_in_c, native, scan_in_c
 from headway.nn.gated_scan import gated_scan, why_not_in_c
 from headway.nn.triton_scan import kernel_name
 
@@ -29,8 +29,8 @@ def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
 
 def forget() -> None:
     native._library.cache_clear()
-    scan_in_c.problem.cache_clear()
-    edges_in_c.problem.cache_clear()
+    for module in (scan_in_c, edges_in_c, coefficients_in_c):
+        module.problem.cache_clear()
 
 
 def arguments() -> tuple[Tensor, ...]:
@@ -42,6 +42,8 @@ def arguments() -> tuple[Tensor, ...]:
 
 def changed(monkeypatch: pytest.MonkeyPatch, folder: Path, name: str, content: str) -> None:
     """Another content of one of the C files."""
+    for header in native.HEADERS:
+        (folder / header.name).write_text(header.read_text())
     (folder / name).write_text(content)
     others = [folder / name if path.name == name else path for path in native.SOURCES]
     assert others != native.SOURCES
@@ -166,7 +168,9 @@ def test_loops_that_give_other_numbers_are_not_used(
         ("out[k] += q[i] *", "out[k] -= q[i] *", "dots"),
         ("PICK(a, b, EVEN) +", "PICK(a, b, EVEN) -", "dots"),
         ("sums[i] += weight *", "sums[i] += 1.001f * weight *", "sums"),
-        ("w, slot + from, owner + from", "w, NULL, owner + from", "sums back"),
+        ("w[who[k] * weights_apart + column[k]]", "w[who[k] * weights_apart]", "sums back"),
+        ("theirs = (of - sensor) * inner + i;", "theirs = i;", "dots"),
+        ("w + theirs * neighbors", "w + i * neighbors", "sums back"),
     ],
 )
 def test_sums_along_edges_that_are_others_are_not_used(
@@ -177,6 +181,27 @@ def test_sums_along_edges_that_are_others_are_not_used(
     changed(monkeypatch, tmp_path, "edges_in_c.c", source.replace(right, wrong))
     assert f"compiled on this machine, its {what} are off by" in edges.why_not_in_c()
     assert not why_not_in_c()
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("right", "wrong", "what"),
+    [
+        ("sum += row[i]", "sum += 1.001f * row[i]", "shares"),
+        ("2.0f * sigmoid(2.0f *", "2.0f * sigmoid(", "signs"),
+        ("sign[step + i] * kept[i]", "sign[step + i]", "coefficients"),
+        ("(x[i] - along)", "x[i]", "gradients of scores"),
+        ("sum_y[i] += ", "sum_y[i] = ", "gradients of what is usual"),
+    ],
+)
+def test_coefficients_that_are_others_are_not_used(
+    right: str, wrong: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = source_of("coefficients_in_c.c")
+    assert right in source
+    changed(monkeypatch, tmp_path, "coefficients_in_c.c", source.replace(right, wrong))
+    assert f"compiled on this machine, its {what} are off by" in coefficients.why_not_in_c()
+    assert not why_not_in_c() and not edges.why_not_in_c()
 
 
 @needs_compiler

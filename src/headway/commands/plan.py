@@ -37,7 +37,7 @@ MEANING = {
     "best": "the best weights so far",
     "gradients": "at the moment of the peak",
     "data": "the windows at once",
-    "tables": "the graph as row numbers",
+    "tables": "who reads whom",
     "activations": "kept for the backward pass",
     "workspace": "of the backward pass",
 }

@@ -57,7 +57,7 @@ def bag(
     """sum_k w[r, k] v[source(r, k)] of every row r."""
     if _for_c(rows, v, w):
         return edges_in_c.bag(v, w, rows)
-    return _bag(v, rows.source, rows.starts, w.reshape(-1))
+    return _bag(v, rows.numbers.source, rows.numbers.starts, w.reshape(-1))
 
 
 def bag_and_dot(
@@ -78,8 +78,8 @@ def reverse_bag(
     """sum of w v[r] over the slots (r, k) that read a row, of every row."""
     if _for_c(rows, v, w):
         return edges_in_c.reverse_bag(v, w, rows)
-    by_source = w.reshape(-1).index_select(0, rows.reverse_slot)
-    return _bag(v, rows.reverse_owner, rows.reverse_starts, by_source)
+    by_source = w.reshape(-1).index_select(0, rows.numbers.reverse_slot)
+    return _bag(v, rows.numbers.reverse_owner, rows.numbers.reverse_starts, by_source)
 
 
 def sampled_dot(
@@ -89,10 +89,12 @@ def sampled_dot(
     if _for_c(rows, q, v):
         return edges_in_c.sampled_dot(q, v, rows)
     if _BAG_GRADIENT is None:
-        dots = (q.index_select(0, rows.owner) * v.index_select(0, rows.source)).sum(-1)
+        dots = (q.index_select(0, rows.numbers.owner) * v.index_select(0, rows.numbers.source)).sum(-1)
     else:
-        dots = _BAG_GRADIENT(q.contiguous(), v, rows.source, rows.starts[:-1], rows.owner, 0, -1)
-    return dots.view(len(q), len(rows.source) // max(1, len(q)))
+        dots = _BAG_GRADIENT(
+            q.contiguous(), v, rows.numbers.source, rows.numbers.starts[:-1], rows.numbers.owner, 0, -1
+        )
+    return dots.view(rows.shape)
 
 
 def why_not_in_c() -> str:
@@ -117,10 +119,7 @@ class _WeightedSum(torch.autograd.Function):
 
 def _for_c(rows: Rows, *given: Tensor) -> bool:
     """Whether these tensors are ones that C reads, and it is there."""
-    there = len(rows.source) > 0 and all(
-        native.device_of(x) == "cpu" and x.dtype == torch.float32 for x in given
-    )
-    return there and not why_not_in_c()
+    return rows.neighbors.numel() > 0 and native.reads(*given) and not why_not_in_c()
 
 
 def _bag(

@@ -1,9 +1,12 @@
 /* Sums and dot products along the edges of a neighbor table on a CPU: `headway.nn.edges` says what, this says how.
 
    A sum stays in registers until all neighbors are in it. Dot products of a row are vectors of partial sums, which are
-   added in pairs until each lane of one vector is a product: summing up each vector alone takes longer than the products.
+   added in pairs until each lane of one vector is a product: adding up each vector alone takes longer than the products.
 
-   Glossary: rows of a width, and as many neighbors of each; a slot is (row, neighbor). */
+   A sensor has inner rows, one a step and head, and reads the same neighbors in each: row i of it row i of theirs. So
+   who is read needs no number for each row, and the rows of a neighbor lie one after another.
+
+   Glossary: rows of a width; a slot is (row, neighbor); a window's rows are those of all its sensors. */
 
 #include <stdint.h>
 #include <string.h>
@@ -33,7 +36,7 @@ typedef int32_t Places __attribute__((vector_size(4 * LANES)));
 #define PICK(a, b, ...) __builtin_shuffle(a, b, (Places){__VA_ARGS__})
 #endif
 
-typedef struct { long rows, neighbors, width; } Sizes;
+typedef struct { long windows, sensors, inner, neighbors, width; } Sizes;
 
 INLINE Lanes load(const float *x) { return *(const Unaligned *)x; }
 INLINE void store(float *to, Lanes x) { *(Unaligned *)to = x; }
@@ -43,15 +46,16 @@ INLINE Lanes add_pairs(Lanes a, Lanes b) { return PICK(a, b, EVEN) + PICK(a, b, 
 #define VECTORS(width) (((width) + LANES - 1) / LANES)
 INLINE long begin(long i, long width) { return (i + 1) * LANES <= width ? i * LANES : width - LANES; }
 
-/* out[k] = q . v[source[k]] of at most LANES neighbors */
-INLINE void few_dots(long width, long neighbors, const float *q, const float *v, const int32_t *source, float *out) {
+/* out[k] = q . v of who[k], of at most LANES neighbors, the rows of which are apart */
+INLINE void few_dots(
+    long width, long apart, long neighbors, const float *q, const float *v, const int32_t *who, float *out) {
     Lanes asked[VECTORS(width)], sums[LANES];
     for (long i = 0; i < VECTORS(width); i++) {
         asked[i] = load(q + begin(i, width));
         for (long seen = begin(i, width); seen < i * LANES; seen++) asked[i][seen - begin(i, width)] = 0.0f;
     }
     for (long k = 0; k < LANES; k++) {
-        const float *other = v + source[k < neighbors ? k : 0] * width;
+        const float *other = v + who[k < neighbors ? k : 0] * apart;
         sums[k] = asked[0] * load(other);
         for (long i = 1; i < VECTORS(width); i++) sums[k] += asked[i] * load(other + begin(i, width));
     }
@@ -60,27 +64,28 @@ INLINE void few_dots(long width, long neighbors, const float *q, const float *v,
     memcpy(out, sums, neighbors * sizeof(float));
 }
 
-INLINE void dots(long width, long neighbors, const float *q, const float *v, const int32_t *source, float *out) {
+INLINE void dots(
+    long width, long apart, long neighbors, const float *q, const float *v, const int32_t *who, float *out) {
     if (width < LANES)
         for (long k = 0; k < neighbors; k++) {
             out[k] = 0.0f;
-            for (long i = 0; i < width; i++) out[k] += q[i] * v[source[k] * width + i];
+            for (long i = 0; i < width; i++) out[k] += q[i] * v[who[k] * apart + i];
         }
     else if (neighbors <= LANES) /* no loop, in which gcc would leave the vectors in memory */
-        few_dots(width, neighbors, q, v, source, out);
+        few_dots(width, apart, neighbors, q, v, who, out);
     else
         for (long k = 0; k < neighbors; k += LANES)
-            few_dots(width, neighbors - k < LANES ? neighbors - k : LANES, q, v, source + k, out + k);
+            few_dots(width, apart, neighbors - k < LANES ? neighbors - k : LANES, q, v, who + k, out + k);
 }
 
-/* out = sum of w[k] v[source[k]], or of w[slot[k]] v[source[k]] */
-INLINE void sum(long width, long neighbors, const float *v, const float *w, const int32_t *slot, const int32_t *source,
-                float *out) {
+/* out = sum of w[k] v of who[k]; with columns, of weights that are theirs, through these columns of them */
+INLINE void sum(long width, long apart, long neighbors, const float *v, const int32_t *who, const float *w,
+                const int32_t *column, long weights_apart, float *out) {
     float few[LANES] = {0};
     Lanes sums[VECTORS(width)];
     for (long i = 0; i < VECTORS(width); i++) sums[i] = (Lanes){0};
     for (long k = 0; k < neighbors; k++) {
-        const float weight = slot ? w[slot[k]] : w[k], *other = v + source[k] * width;
+        const float weight = column ? w[who[k] * weights_apart + column[k]] : w[k], *other = v + who[k] * apart;
         if (width < LANES) for (long i = 0; i < width; i++) few[i] += weight * other[i];
         else for (long i = 0; i < VECTORS(width); i++) sums[i] += weight * load(other + begin(i, width));
     }
@@ -100,27 +105,38 @@ INLINE void sum(long width, long neighbors, const float *v, const float *w, cons
     case 64: { ROWS(64, WORK) } break; \
     default: { ROWS(sizes->width, WORK) } }
 #define ROWS(of_width, WORK) \
-    const long width = of_width, neighbors = sizes->neighbors, rows = sizes->rows; \
+    const long width = of_width, neighbors = sizes->neighbors, inner = sizes->inner, sensors = sizes->sensors; \
+    const long apart = inner * width; \
     _Pragma("omp parallel for num_threads(threads) schedule(static)") \
-    for (long r = 0; r < rows; r++) { const long first = r * neighbors; WORK }
+    for (long of = 0; of < sizes->windows * sensors; of++) { \
+        const long sensor = of % sensors; \
+        for (long i = 0; i < inner; i++) { \
+            const long r = of * inner + i, theirs = (of - sensor) * inner + i; /* of the first sensor of the window */ \
+            const float *read = v + theirs * width; \
+            WORK \
+        } \
+    }
 
-void sampled_dot(const Sizes *sizes, int threads, const float *q, const float *v, const int32_t *source, float *out) {
-    EACH_ROW((void)first; dots(width, neighbors, q + r * width, v, source + first, out + first);)
+void sampled_dot(const Sizes *sizes, int threads, const float *q, const float *v, const int32_t *table, float *out) {
+    EACH_ROW(dots(width, apart, neighbors, q + r * width, read, table + sensor * neighbors, out + r * neighbors);)
 }
 
-void bag(const Sizes *sizes, int threads, const float *v, const float *w, const int32_t *source, float *out) {
-    EACH_ROW(sum(width, neighbors, v, w + first, NULL, source + first, out + r * width);)
+void bag(const Sizes *sizes, int threads, const float *v, const float *w, const int32_t *table, float *out) {
+    EACH_ROW(const int32_t *who = table + sensor * neighbors;
+             sum(width, apart, neighbors, read, who, w + r * neighbors, NULL, 0, out + r * width);)
 }
 
-void bag_and_dot(const Sizes *sizes, int threads, const float *q, const float *v, const float *w, const int32_t *source,
+void bag_and_dot(const Sizes *sizes, int threads, const float *q, const float *v, const float *w, const int32_t *table,
                  float *bags, float *out) {
-    EACH_ROW(sum(width, neighbors, v, w + first, NULL, source + first, bags + r * width);
-             dots(width, neighbors, q + r * width, v, source + first, out + first);)
+    EACH_ROW(const int32_t *who = table + sensor * neighbors;
+             sum(width, apart, neighbors, read, who, w + r * neighbors, NULL, 0, bags + r * width);
+             dots(width, apart, neighbors, q + r * width, read, who, out + r * neighbors);)
 }
 
-/* Of the rows that read a row: `owner` is who, `slot` through which, from `starts` on. */
-void reverse_bag(const Sizes *sizes, int threads, const float *v, const float *w, const int32_t *owner,
-                 const int32_t *slot, const int32_t *starts, float *out) {
-    EACH_ROW((void)first; long from = starts[r];
-             sum(width, starts[r + 1] - from, v, w, slot + from, owner + from, out + r * width);)
+/* Of the sensors that read one: `reader` is who, `column` through which slot, from `starts` on. */
+void reverse_bag(const Sizes *sizes, int threads, const float *v, const float *w, const int32_t *reader,
+                 const int32_t *column, const int32_t *starts, float *out) {
+    EACH_ROW(const long from = starts[sensor];
+             sum(width, apart, starts[sensor + 1] - from, read, reader + from, w + theirs * neighbors, column + from,
+                 inner * neighbors, out + r * width);)
 }

@@ -21,8 +21,8 @@ TOLERANCE = 1e-5  # of the largest number of a tensor
 def sampled_dot(
     q: Float[Tensor, "row width"], v: Float[Tensor, "row width"], rows: Rows
 ) -> Float[Tensor, "row neighbor"]:
-    out = v.new_empty(len(v), len(rows.source) // len(v))
-    native.call("sampled_dot", _sizes(rows, out, v, q), [q, v, rows.source], [out])
+    out = v.new_empty(rows.shape)
+    native.call("sampled_dot", _sizes(rows, out, v, q), [q, v, rows.neighbors], [out])
     return out
 
 
@@ -30,7 +30,7 @@ def bag(
     v: Float[Tensor, "row width"], w: Float[Tensor, "row neighbor"], rows: Rows
 ) -> Float[Tensor, "row width"]:
     out = _place_for(v)
-    native.call("bag", _sizes(rows, w, v), [v, w, rows.source], [out])
+    native.call("bag", _sizes(rows, w, v), [v, w, rows.neighbors], [out])
     return out
 
 
@@ -41,14 +41,14 @@ def bag_and_dot(
     rows: Rows,
 ) -> tuple[Float[Tensor, "row width"], Float[Tensor, "row neighbor"]]:
     bags, out = _place_for(v), _place_for(w)
-    native.call("bag_and_dot", _sizes(rows, w, v, q), [q, v, w, rows.source], [bags, out])
+    native.call("bag_and_dot", _sizes(rows, w, v, q), [q, v, w, rows.neighbors], [bags, out])
     return bags, out
 
 
 def reverse_bag(
     v: Float[Tensor, "row width"], w: Float[Tensor, "row neighbor"], rows: Rows
 ) -> Float[Tensor, "row width"]:
-    out, back = _place_for(v), [rows.reverse_owner, rows.reverse_slot, rows.reverse_starts]
+    out, back = _place_for(v), [rows.reader, rows.column, rows.first]
     native.call("reverse_bag", _sizes(rows, w, v), [v, w, *back], [out])
     return out
 
@@ -76,12 +76,13 @@ def _both_ways(width: int, neighbors: int, random: torch.Generator) -> dict[str,
     reads = torch.randint(5, (5, neighbors), generator=random)
     valid = torch.randint(5, (5, neighbors), generator=random) > 0
     graph = Graph(neighbors=reads, valid=valid, features=torch.zeros(5, neighbors, 0))
-    rows = NeighborTable(graph).rows(1, 2, 1)
-    shapes = (10, width), (10, width), (10, neighbors)
+    rows = NeighborTable(graph).rows(2, 2, 1)
+    shapes = (20, width), (20, width), (20, neighbors)
     q, v, w = (torch.randn(shape, generator=random, dtype=torch.float32) for shape in shapes)
-    gathered = v[rows.source.long()].view(10, neighbors, width)
-    slot = rows.reverse_slot.long()
-    sent = w.flatten()[slot].unsqueeze(1) * v[rows.reverse_owner.long()]
+    numbers = rows.numbers
+    gathered = v[numbers.source.long()].view(20, neighbors, width)
+    slot = numbers.reverse_slot.long()
+    sent = w.flatten()[slot].unsqueeze(1) * v[numbers.reverse_owner.long()]
     dots, sums = (q.unsqueeze(1) * gathered).sum(2), (w.unsqueeze(2) * gathered).sum(1)
     sums_too, dots_too = bag_and_dot(v, w, q, rows)
     return {
@@ -89,7 +90,7 @@ def _both_ways(width: int, neighbors: int, random: torch.Generator) -> dict[str,
         "sums": (bag(v, w, rows), sums),
         "sums back": (
             reverse_bag(v, w, rows),
-            torch.zeros_like(v).index_add_(0, rows.source.long()[slot], sent),
+            torch.zeros_like(v).index_add_(0, numbers.source.long()[slot], sent),
         ),
         "sums with dots": (sums_too, sums),
         "dots with sums": (dots_too, dots),
@@ -98,12 +99,11 @@ def _both_ways(width: int, neighbors: int, random: torch.Generator) -> dict[str,
 
 def _sizes(rows: Rows, w: Tensor, v: Tensor, *others: Tensor) -> list[int]:
     """`Sizes` of edges_in_c.c."""
-    (count, width), neighbors = v.shape, w.shape[1]
     assert all(x.dtype == torch.float32 for x in (w, v, *others)), "not float32"
     assert all(x.shape == v.shape for x in others), "rows of another shape"
-    found = [len(w), len(rows.source), len(rows.reverse_starts)]
-    assert found == [count, count * neighbors, count + 1], "a table of other rows"
-    return [count, neighbors, width]
+    assert w.shape == rows.shape and len(v) == len(w), "a table of other rows"
+    nodes, neighbors = rows.neighbors.shape
+    return [rows.batch, nodes, rows.inner, neighbors, v.shape[1]]
 
 
 def _place_for(x: Tensor) -> Tensor:

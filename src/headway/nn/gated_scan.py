@@ -16,7 +16,6 @@ width, c = d + 2 n channels that the convolution mixes, w its taps. All of one f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,14 +50,8 @@ def gated_scan(
             last. A: decay rates, negative. D: weight of the skip.
     """
     given = z, mixed, d, taps, bias, A, D
-    return ScanInC.apply(*given) if _for_c(given) else _GatedScan.apply(*given)
-
-
-def _for_c(given: Sequence[Tensor]) -> bool:
-    """Whether these tensors are ones that C reads, and it is there."""
-    return (
-        all(native.device_of(x) == "cpu" and x.dtype == torch.float32 for x in given) and not why_not_in_c()
-    )
+    in_c = native.reads(*given) and not why_not_in_c()
+    return ScanInC.apply(*given) if in_c else _GatedScan.apply(*given)
 
 
 def why_not_in_c() -> str:

@@ -140,8 +140,7 @@ class HAGAT(nn.Module):
 
     def _keep(
         self, h: Float[Tensor, "batch node time d"], table: NeighborTable
-    ) -> Float[Tensor, "#batch node 1 slot"]:
+    ) -> Float[Tensor, "#batch node 1 head neighbor"]:
         """0 on padding and on what dropout drops."""
         valid = table.valid.unsqueeze(1).expand(-1, self.heads, -1)[None, :, None].float()
-        keep = self.dropout(valid.expand(len(h), -1, -1, -1, -1)) if self.training else valid
-        return keep.flatten(-2)
+        return self.dropout(valid.expand(len(h), -1, -1, -1, -1)) if self.training else valid

@@ -28,7 +28,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-SOURCES = [Path(__file__).with_name(name) for name in ("edges_in_c.c", "scan_in_c.c")]
+SOURCES, HEADERS = (
+    [Path(__file__).with_name(name) for name in names]
+    for names in (["coefficients_in_c.c", "edges_in_c.c", "scan_in_c.c"], ["exponentials.h"])
+)
 # Not -ffast-math: nan stays nan, for a training that diverges has to be seen, and exponentials stay exact.
 FLAGS = [
     *["-O3", "-march=native", "-fopenmp", "-fPIC"],
@@ -55,6 +58,11 @@ def planned_for(device_type: str) -> Iterator[None]:
         yield
     finally:
         _planned.reset(token)
+
+
+def reads(*tensors: Tensor) -> bool:
+    """Whether tensors are of the kind that C reads."""
+    return all(device_of(tensor) == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
 
 
 def call(name: str, sizes: Sequence[int], read: Sequence[Tensor], write: Sequence[Tensor]) -> None:
@@ -147,7 +155,7 @@ def _digest(content: bytes) -> str:
 
 
 def _sources() -> list[str]:
-    return [source.read_text(encoding="utf-8") for source in SOURCES]
+    return [source.read_text(encoding="utf-8") for source in [*HEADERS, *SOURCES]]
 
 
 def _said(command: list[str]) -> str:

@@ -21,8 +21,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from headway.nn.coefficients import coefficients, weigh_, weigh_back
 from headway.nn.edges import bag, bag_and_dot, reverse_bag, sampled_dot
-from headway.nn.exponentials import softmax_, softmax_back
 from headway.nn.neighbor_table import NeighborTable
 from headway.nn.products import Products
 from headway.nn.regimes import Regimes, RegimeWeights
@@ -65,14 +65,14 @@ class _Kept(NamedTuple):
     """What the backward pass does not make again."""
 
     hidden: Float[Tensor, "state half"]
-    alpha: Float[Tensor, "row neighbor"]
-    sign: Float[Tensor, "row neighbor"]
+    alpha: Float[Tensor, "batch node time head neighbor"]
+    sign: Float[Tensor, "batch node time head neighbor"]
 
 
 def signed_attention(
     h: Float[Tensor, "batch node time d"],
     weights: Weights,
-    keep: Float[Tensor, "#batch node 1 slot"],
+    keep: Float[Tensor, "#batch node 1 head neighbor"],
     table: NeighborTable,
 ) -> Float[Tensor, "batch node time d"]:
     """What each state keeps of itself and its neighbors say, over as many hops as there are maps out.
@@ -86,7 +86,7 @@ def signed_attention(
 def signed_coefficients(
     h: Float[Tensor, "batch node time d"],
     weights: Weights,
-    keep: Float[Tensor, "#batch node 1 slot"],
+    keep: Float[Tensor, "#batch node 1 head neighbor"],
     table: NeighborTable,
 ) -> Float[Tensor, "row neighbor"]:
     """w of this module, to look at; it has no gradient."""
@@ -121,7 +121,7 @@ class _Attention:
         self,
         h: Float[Tensor, "batch node time d"],
         weights: Weights,
-        keep: Float[Tensor, "#batch node 1 slot"],
+        keep: Float[Tensor, "#batch node 1 head neighbor"],
         table: NeighborTable,
         products: Products,
         kept: _Kept | None = None,
@@ -131,12 +131,11 @@ class _Attention:
         batch, nodes, time, width = h.shape
         heads = len(weights.regimes.preference)
         self.rows, self.width = table.rows(batch, time, heads), width // heads
-        self.edges = batch, nodes, time, weights.bias.shape[1]
+        self.edges = batch, nodes, time, heads, keep.shape[-1]
         self.kept = kept or self._weighed()
 
     def coefficients(self) -> Float[Tensor, "row neighbor"]:
-        w = (self.kept.alpha * self.kept.sign).view(self.edges)
-        return w.mul_(self.keep).view_as(self.kept.alpha)
+        return coefficients(self.kept.alpha, self.kept.sign, self.keep).flatten(0, 3)
 
     def say(self) -> Float[Tensor, "batch node time d"]:
         """What leaves the attention."""
@@ -155,7 +154,8 @@ class _Attention:
         weights, products, rows, states = self.weights, self.products, self.rows, self.states
         grad = grad.reshape(states.shape)
         grad_w, grad_v, grad_out = self._hops_back(grad)
-        grad_scores, grad_agreement = self._coefficients_back(grad_w)
+        grads = weigh_back(grad_w.view(self.edges), self.kept.alpha, self.kept.sign, self.keep)
+        grad_scores, grad_agreement = grads.scores.flatten(0, 3), grads.agreement.flatten(0, 3)
         grad_q = bag(self._into(weights.key), grad_scores, rows)
         grad_k = reverse_bag(self._into(weights.query), grad_scores, rows)
         grad_states = grad * weights.loop
@@ -170,20 +170,18 @@ class _Attention:
             key=key,
             value=value,
             out=grad_out,
-            bias=grad_scores.view(self.edges).sum(0).sum(1),  # long rows first
-            usual=grad_agreement.view(self.edges).sum(0).sum(1),
+            bias=grads.bias.flatten(1),
+            usual=grads.usual.flatten(1),
             regimes=grad_regimes,
         )
         return grad_states.view_as(self.h), grad_weights
 
     def _weighed(self) -> _Kept:
         weights, regimes = self.weights, self._regimes()
-        sign = regimes.agreement(self.rows)
-        sign.view(self.edges).add_(weights.usual.unsqueeze(1))
-        sign.mul_(2).sigmoid_().mul_(2).sub_(1)  # tanh, which on some processors takes six times as long
-        scores = sampled_dot(self._into(weights.query), self._into(weights.key), self.rows)
-        scores.view(self.edges).add_(weights.bias.unsqueeze(1))
-        return _Kept(regimes.hidden, softmax_(scores), sign)
+        scores = sampled_dot(self._into(weights.query), self._into(weights.key), self.rows).view(self.edges)
+        agreement = regimes.agreement(self.rows).view(self.edges)
+        weigh_(scores, agreement, *(of.unflatten(1, self.edges[3:]) for of in (weights.bias, weights.usual)))
+        return _Kept(regimes.hidden, alpha=scores, sign=agreement)
 
     def _regimes(self, hidden: Float[Tensor, "state half"] | None = None) -> Regimes:
         return Regimes(self.states, self.h.shape[:3], self.weights.regimes, self.table, self.products, hidden)
@@ -213,13 +211,3 @@ class _Attention:
         for dots in more:
             grad_w += dots
         return grad_w, grad_v, torch.stack(grad_out)
-
-    def _coefficients_back(
-        self, grad_w: Float[Tensor, "row neighbor"]
-    ) -> tuple[Float[Tensor, "row neighbor"], Float[Tensor, "row neighbor"]]:
-        """Of scores and of agreement."""
-        alpha, sign = self.kept.alpha, self.kept.sign
-        grad = grad_w.view(self.edges).mul_(self.keep).view_as(alpha)
-        grad_alpha = grad * sign
-        grad_agreement = grad.addcmul_(grad_alpha, sign, value=-1).mul_(alpha)
-        return softmax_back(grad_alpha, alpha), grad_agreement

@@ -20,15 +20,16 @@ def digest(content: Any) -> str:
 
 
 def code_digest(package: str, script: Path) -> str:
-    """Hash of the parsed source of every loaded module of `package`, of the stage's script, and of C beside a module.
+    """Hash of the parsed source of every loaded module of `package`, of the stage's script, and of C of their names.
 
     Parsed, not read: a comment or a line break does not end a run. Call it when all is imported and built.
     """
     files = [module.__file__ for name, module in sys.modules.items() if name.split(".")[0] == package]
     sources = sorted(Path(file) for file in files if file)
     trees = [_tree(ast.parse(path.read_text(encoding="utf-8"))) for path in [*sources, script]]
-    in_c = [path.with_suffix(".c") for path in sources if path.with_suffix(".c").exists()]
-    return digest(sorted([*trees, *(_without_comments(path.read_text(encoding="utf-8")) for path in in_c)]))
+    beside = (path.with_suffix(suffix) for path in sources for suffix in (".c", ".h"))
+    in_c = [_without_comments(path.read_text(encoding="utf-8")) for path in beside if path.exists()]
+    return digest(sorted([*trees, *in_c]))
 
 
 def _without_comments(source: str) -> str:

@@ -36,7 +36,7 @@ class StepMemory:
     Attributes:
         parameters: weights and buffers, the sensor graph among them. optimizer: moments of the updates.
         best: the best weights so far. gradients: of the weights.
-        data: the windows of the piece, in physical and in z-units. tables: the graph written out as row numbers.
+        data: the windows of the piece, in physical and in z-units. tables: who reads whom.
         activations: kept from the forward pass. workspace: what the backward pass holds for a moment.
     """
 
@@ -117,7 +117,7 @@ def _run_piece(
         storages.names = {id(module): name for name, module in twin.named_modules()}
         storages.label = "data"
         batch = make_batch(fakes)
-        storages.label = "tables"  # of the first piece only its row numbers and its gradients stay
+        storages.label = "tables"  # of the first piece only who reads whom and its gradients stay
         backward(twin, batch)
         for parameter in twin.parameters():
             if not accumulate:
