@@ -57,8 +57,8 @@ class Row:
 
 NO_SIGNS = Edit(
     file="src/headway/nn/signed_attention.py",
-    old="sign.view(self.edges).add_(weights.usual.unsqueeze(1))",
-    new="sign.fill_(1e3)  # whose tanh is 1",
+    old="return _Kept(regimes.hidden, alpha=scores, sign=agreement)",
+    new="return _Kept(regimes.hidden, alpha=scores, sign=agreement.fill_(1))",
 )
 REGIMES_ALONE = Edit(
     file="src/headway/nn/ha_gat.py",

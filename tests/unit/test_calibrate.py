@@ -67,7 +67,8 @@ def test_plans_take_what_was_measured_from_then_on(
     assert asked == [1, 8], "one window, and half of the sixteen that fit"
     assert "allowance: 700 MiB and 25.0% of the trace; stated so far: 500 MiB and 12.0%" in text
     assert text.endswith(f"{place}: plans for {GPU} take these from now on")
-    assert planner.on_cuda().judge(2, False, GIB).allowance == STATED.beside(planner.trace(2, False).peak)
+    stated = planner.on_cuda().judge(2, False, GIB)
+    assert stated.allowance == STATED.beside(stated.memory.peak)
     monkeypatch.setattr(allowance, "gpu_name", lambda: GPU)
     on_gpu = planner.on_cuda()
     plan = on_gpu.judge(2, False, GIB)
